@@ -1,0 +1,127 @@
+"""Integer codes that stand on the wire. Numbers are never reused."""
+
+from enum import IntEnum, IntFlag
+
+
+class MessageType(IntEnum):
+    """Second element of every envelope: 1-15 from nodes, 16-31 to them, 32-47 of clients."""
+
+    NODE_STATUS = 1
+    NODE_INFO = 2
+    HEARTBEAT = 3
+    RESULTS = 4
+    PROGRESS = 5
+    LOG = 6
+    OFFERS = 16
+    CANCEL = 17
+    CONTROL = 18
+    COORDINATOR_STATE = 24
+    SUBMIT = 32
+    ASK = 33
+    WITHDRAW = 34
+    ACCEPTED = 35
+    OUTCOMES = 36
+
+
+class NodeState(IntEnum):
+    """What a node says of itself, and `LOST`, which its will or the coordinator says."""
+
+    INIT = 0
+    READY = 1
+    DRAINING = 2
+    SLEEPING = 3
+    DISCONNECTED = 4
+    LOST = 5
+
+
+class NodeKind(IntEnum):
+    """The class of device."""
+
+    PC = 1
+    MICROPYTHON = 2
+    ARDUINO = 3
+    BROWSER = 4
+    SIMULATED = 5
+
+
+class ModelFormat(IntEnum):
+    """The form of a model's artefact."""
+
+    ONNX = 1
+    TINY = 2
+
+
+class ResultStatus(IntEnum):
+    """How one attempt ended on a node."""
+
+    DONE = 0
+    FAILED = 1
+    REFUSED = 2
+    CANCELLED = 3
+    EXPIRED = 4
+
+
+class OutcomeStatus(IntEnum):
+    """What a client learns of a task. The last two answer an `Ask`, they end nothing."""
+
+    DONE = 0
+    FAILED = 1
+    REJECTED = 2
+    CANCELLED = 3
+    EXPIRED = 4
+    DEAD = 5
+    OPEN = 6
+    UNKNOWN = 7
+
+
+class ErrorCode(IntEnum):
+    """Why something was refused or failed. Below 100: another node may succeed."""
+
+    NONE = 0
+    BUSY = 1
+    DRAINING = 2
+    STALE_EPOCH = 3
+    NO_SPACE = 4
+    ARTEFACT_UNAVAILABLE = 5
+    ARTEFACT_CORRUPT = 6
+    OUT_OF_MEMORY = 7
+    NODE_ERROR = 8
+    NODE_LOST = 9
+    LEASE_EXPIRED = 10
+    CONTENT_UNAVAILABLE = 11
+    UNSUPPORTED_FORMAT = 12
+    UNKNOWN_MODEL = 100
+    INPUT_NAME = 101
+    INPUT_TYPE = 102
+    INPUT_SHAPE = 103
+    INPUT_MALFORMED = 104
+    INPUT_TOO_LARGE = 105
+    MODEL_INVALID = 106
+    MODEL_ERROR = 107
+    OUTPUT_TOO_LARGE = 108
+    QUEUE_FULL = 109
+    TOO_MANY_ATTEMPTS = 110
+    DEADLINE = 111
+    OUTCOME_UNKNOWN = 112
+    NO_SUCH_NODE = 113
+    DUPLICATE_ID = 114
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another attempt, elsewhere or later, may succeed."""
+        return self < ErrorCode.UNKNOWN_MODEL
+
+
+class Control(IntEnum):
+    """Orders from the coordinator to one node."""
+
+    REBIRTH = 1
+    DRAIN = 2
+    RESUME = 3
+    STOP_DUPLICATE = 4
+
+
+class TaskFlag(IntFlag):
+    """Bits of a task's flags."""
+
+    AT_MOST_ONCE = 1

@@ -1,0 +1,51 @@
+"""Every limit of the wire, with its reason, in one place."""
+
+PROTOCOL_VERSION = 1
+"""First element of every envelope and second segment of every topic."""
+
+MAX_PUBLISH_BYTES = 48 * 1024
+"""Largest MQTT payload. Hosted brokers cut off at 128 KiB; small ones at less."""
+
+MAX_MICROCONTROLLER_PUBLISH_BYTES = 768
+"""Largest payload sent to a node that has kilobytes of memory."""
+
+MAX_DEPTH = 12
+"""Nesting of CBOR containers. The deepest message of ours has 7."""
+
+MAX_ITEMS_PER_MESSAGE = 4096
+"""Offers, results or submissions in one message."""
+
+ID_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
+"""Mesh, node, client and coordinator ids: 1 to 32 of a-z, 0-9 and inner hyphens."""
+
+MODEL_NAME_PATTERN = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
+"""Model names: 1 to 64 characters; they stand in URLs, never in topics."""
+
+TASK_ID_BYTES = 16
+SHA256_BYTES = 32
+WARM_MODEL_BYTES = 8
+"""A heartbeat names warm models by the first 8 bytes of their SHA-256."""
+
+MAX_TEXT_CHARACTERS = 2000
+"""Free text in a message: reasons, log lines, error texts."""
+
+MAX_TENSORS = 256
+"""Named inputs or outputs of one task."""
+
+MAX_DIMENSIONS = 8
+MAX_INLINE_CONTENT_BYTES = 40 * 1024
+"""Larger inputs and outputs travel as artefacts over HTTP and are named by SHA-256."""
+
+MAX_ARTEFACT_BYTES = 64 * 1024 * 1024 * 1024
+"""Upper bound of a size field; a coordinator sets its own, lower, limits."""
+
+MAX_UINT64 = (1 << 64) - 1
+
+HEARTBEAT_INTERVAL_MS = 1000
+"""A node that is up says so this often (plus or minus a tenth, so that fleets spread)."""
+
+NODE_LOST_AFTER_MS = 2800
+"""Silence after which a coordinator lists a node as lost: two missed heartbeats and a margin."""
+
+NODE_SUSPECT_AFTER_MS = 1800
+"""Silence after which no new work is sent to a node."""
