@@ -1,0 +1,92 @@
+"""What a coordinator's core wants done. Imperative; the shell carries them out, in order.
+
+`Write` actions are committed to the journal before any action that follows them.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from maille_coordinator.records import MeshEvent, StartedMark, TaskEnd, TaskRecord
+from maille_protocol import Accepted, Cancel, ControlOrder, ModelReference, Offer, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put a record into the journal."""
+
+    record: TaskRecord | TaskEnd | StartedMark
+
+
+@dataclass(frozen=True, slots=True)
+class SendOffers:
+    """Offer attempts of one model's tasks to a node. The shell splits them into publishes."""
+
+    node: str
+    model: ModelReference
+    offers: tuple[Offer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SendToNode:
+    """Send one message to a node."""
+
+    node: str
+    message: Cancel | ControlOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Tell a client that a batch is in the journal."""
+
+    client: str
+    message: Accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell a client what became of a task. The shell joins them into publishes."""
+
+    client: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class TellFromJournal:
+    """Tell a client how tasks ended whose ends the core no longer keeps in memory."""
+
+    client: str
+    task_ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClearRetained:
+    """Remove what the broker keeps of a node."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Put an event into the stream for people."""
+
+    event: MeshEvent
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Hand a `TimeReached` to the core at this time; replaces the time asked for before."""
+
+    at_ms: float
+
+
+Action: TypeAlias = (
+    Write
+    | SendOffers
+    | SendToNode
+    | Accept
+    | Tell
+    | TellFromJournal
+    | ClearRetained
+    | Report
+    | WakeAt
+)

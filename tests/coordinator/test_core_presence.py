@@ -1,0 +1,200 @@
+"""Who is there: births, wills, silence, stalls, and two devices with one id."""
+
+from core_stage import EPOCH, Stage, offers, sent_to, task_id
+
+from maille_coordinator.core.actions import ClearRetained
+from maille_coordinator.core.events import (
+    BrokerConnected,
+    BrokerLost,
+    ForgetAsked,
+    NodeSpoke,
+    ProcessStalled,
+)
+from maille_protocol import (
+    Control,
+    ControlOrder,
+    Envelope,
+    Heartbeat,
+    NodeInfo,
+    NodeState,
+    NodeStatus,
+)
+
+BEAT = Heartbeat(0, 0, 0, 0, None, (), ())
+
+
+def state(stage: Stage, node: str = "a") -> NodeState:
+    record = stage.core.registry.get(node)
+    assert record is not None
+    return record.state
+
+
+def test_silence_first_suspects_then_loses(stage: Stage) -> None:
+    stage.join("a")
+    stage.pass_time(1900)
+    assert state(stage) is NodeState.READY
+    assert not offers(stage.submit(1))
+    stage.pass_time(1000)
+    assert state(stage) is NodeState.LOST
+
+
+def test_a_silent_death_is_noticed_within_three_seconds(stage: Stage) -> None:
+    stage.join("a")
+    for _ in range(10):
+        stage.pass_time(1000)
+        stage.beat("a")
+    stage.pass_time(3000)
+    assert state(stage) is NodeState.LOST
+
+
+def test_heartbeats_keep_a_node(stage: Stage) -> None:
+    stage.join("a")
+    for _ in range(1000):
+        stage.pass_time(1100)
+        stage.beat("a")
+    assert state(stage) is NodeState.READY
+    assert stage.core.counters.nodes_lost == 0
+
+
+def test_a_suspect_that_speaks_gets_work_again(stage: Stage) -> None:
+    stage.join("a")
+    stage.pass_time(2000)
+    stage.submit(1)
+    assert len(offers(stage.beat("a"))) == 1
+
+
+def test_a_will_counts_only_for_the_process_that_was_born_last(stage: Stage) -> None:
+    stage.join("a", boot=1)
+    stage.join("a", boot=2)
+    stage.say("a", NodeStatus(NodeState.LOST), boot=1, seq=0)
+    assert state(stage) is NodeState.READY
+    stage.say("a", NodeStatus(NodeState.LOST), boot=2, seq=0)
+    assert state(stage) is NodeState.LOST
+
+
+def test_a_lost_node_that_is_heard_again_is_back(stage: Stage) -> None:
+    stage.join("a")
+    stage.submit(1)
+    stage.pass_time(3000)
+    assert state(stage) is NodeState.LOST
+    actions = stage.beat("a", (task_id(1), 1))
+    assert state(stage) is NodeState.READY
+    assert [offer.attempt for _, offer in offers(actions)] == [2]
+
+
+def test_a_process_that_starts_anew_loses_what_it_held(stage: Stage) -> None:
+    stage.join("a", boot=1)
+    stage.submit(1)
+    assert [offer.attempt for _, offer in offers(stage.join("a", boot=2))] == [2]
+
+
+def test_retained_messages_alone_make_no_node_ready_for_work(stage: Stage) -> None:
+    stage.submit(1)
+    stage.say("a", NodeStatus(NodeState.READY), retained=True)
+    record = stage.core.registry.get("a")
+    assert record is not None
+    assert not record.takes_work
+    assert offers(stage.join("a", boot=1))
+
+
+def test_a_retained_will_lists_the_node_as_lost(stage: Stage) -> None:
+    stage.say("a", NodeStatus(NodeState.LOST), seq=0, retained=True)
+    assert state(stage) is NodeState.LOST
+
+
+def test_a_node_that_never_announced_itself_is_asked_to(stage: Stage) -> None:
+    actions = stage.beat("a")
+    assert [order.command for order in sent_to(actions, "a")] == [Control.REBIRTH]  # type: ignore[attr-defined]
+    assert not sent_to(stage.beat("a"), "a")
+    stage.pass_time(5000)
+    assert sent_to(stage.beat("a"), "a")
+    assert stage.core.counters.messages_unannounced == 3
+
+
+def test_two_devices_with_one_id_the_newcomer_must_go(stage: Stage) -> None:
+    stage.join("a", boot=1)
+    stage.join("a", boot=2)
+    stage.say("a", BEAT, boot=1)
+    actions = stage.say("a", BEAT, boot=1)
+    stop = [o for o in sent_to(actions, "a") if isinstance(o, ControlOrder)]
+    assert [(o.command, o.boot) for o in stop] == [
+        (Control.STOP_DUPLICATE, 2),
+        (Control.REBIRTH, 1),
+    ]
+    again = sent_to(stage.say("a", BEAT, boot=2), "a")
+    assert [o.boot for o in again if isinstance(o, ControlOrder)] == [2]
+    record = stage.core.registry.get("a")
+    assert record is not None
+    assert record.boot == 1
+
+
+def test_a_late_message_of_a_replaced_process_is_no_second_device(stage: Stage) -> None:
+    stage.join("a", boot=1)
+    stage.beat("a", boot=1)
+    stage.join("a", boot=2)
+    for _ in range(5):
+        stage.say("a", NodeStatus(NodeState.READY), boot=1, seq=3)
+    record = stage.core.registry.get("a")
+    assert record is not None
+    assert record.boot == 2
+    assert stage.core.counters.nodes_duplicate == 0
+
+
+def test_while_the_broker_is_away_silence_means_nothing(stage: Stage) -> None:
+    stage.join("a")
+    stage.do(BrokerLost())
+    stage.pass_time(60_000)
+    assert state(stage) is NodeState.READY
+    stage.do(BrokerConnected())
+    stage.pass_time(2000)
+    assert state(stage) is NodeState.READY
+    stage.pass_time(1000)
+    assert state(stage) is NodeState.LOST
+
+
+def test_when_the_coordinator_stood_still_no_node_is_blamed(stage: Stage) -> None:
+    stage.join("a")
+    stage.now_ms += 20_000
+    stage.do(ProcessStalled(20_000))
+    assert state(stage) is NodeState.READY
+
+
+def test_leaving_in_order(stage: Stage) -> None:
+    stage.join("a")
+    stage.submit(1)
+    stage.say("a", NodeStatus(NodeState.DRAINING))
+    assert not offers(stage.submit(2))
+    stage.answer("a", (task_id(1), 1))
+    stage.say("a", NodeStatus(NodeState.DISCONNECTED))
+    assert state(stage) is NodeState.DISCONNECTED
+    assert stage.core.counters.nodes_lost == 0
+
+
+def test_only_a_node_that_is_gone_is_forgotten(stage: Stage) -> None:
+    stage.join("a")
+    assert not stage.do(ForgetAsked("a"))
+    stage.pass_time(3000)
+    assert stage.do(ForgetAsked("a")) == [ClearRetained("a")]
+    assert stage.core.registry.get("a") is None
+
+
+def test_sequence_gaps_are_counted(stage: Stage) -> None:
+    stage.join("a")
+    stage.do(NodeSpoke("a", Envelope(1, 50, EPOCH, BEAT)))
+    assert stage.core.counters.sequence_gaps == 1
+
+
+def test_an_older_state_does_not_undo_a_newer_one(stage: Stage) -> None:
+    stage.join("a")
+    stage.say("a", NodeStatus(NodeState.DRAINING), seq=9)
+    stage.say("a", NodeStatus(NodeState.READY), seq=5)
+    assert state(stage) is NodeState.DRAINING
+
+
+def test_information_may_change(stage: Stage) -> None:
+    stage.join("a", slots=1)
+    record = stage.core.registry.get("a")
+    assert record is not None
+    assert isinstance(record.info, NodeInfo)
+    stage.submit(*range(5))
+    assert len(record.outstanding) == 2
