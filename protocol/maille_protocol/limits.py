@@ -10,7 +10,7 @@ MAX_MICROCONTROLLER_PUBLISH_BYTES = 768
 """Largest payload sent to a node that has kilobytes of memory."""
 
 MAX_DEPTH = 12
-"""Nesting of CBOR containers. The deepest message of ours has 7."""
+"""Nesting of CBOR arrays and tags. The deepest message of ours has 5."""
 
 MAX_ITEMS_PER_MESSAGE = 4096
 """Offers, results or submissions in one message."""

@@ -121,7 +121,12 @@ def parse(text: str) -> Address:
     if len(parts) < 5 or parts[0] != "maille" or parts[1] != str(PROTOCOL_VERSION):
         raise WireError(f"not a topic of this protocol: {text[:80]!r}")
     topic = _BY_PLACE.get((parts[3], parts[5] if len(parts) == 6 else ""))
-    if topic is None or not _ID.fullmatch(parts[2]) or not _ID.fullmatch(parts[4]):
+    if (
+        topic is None
+        or parts[-1] == ""
+        or not _ID.fullmatch(parts[2])
+        or not _ID.fullmatch(parts[4])
+    ):
         raise WireError(f"unknown topic: {text[:80]!r}")
     return Address(parts[2], parts[4], topic)
 

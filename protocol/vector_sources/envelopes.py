@@ -1,0 +1,60 @@
+"""Envelopes that a reader must refuse, whatever the message."""
+
+_BODY = "82 01 60"  # NodeStatus: ready, no reason
+
+# (name, why, hex, whether the CDDL alone cannot see it)
+ENVELOPES_BAD: list[tuple[str, str, str, bool]] = [
+    ("empty", "no envelope", "80", False),
+    ("not_an_array", "a number", "01", False),
+    ("null", "null", "f6", False),
+    ("text", "text", "61 61", False),
+    ("map", "a map", "a6 00 01 01 01 02 00 03 01 04 00 05" + _BODY, False),
+    ("five_elements", "the body is missing", "85 01 01 00 01 00", False),
+    ("seven_elements", "one too many", "87 01 01 00 01 00 " + _BODY + " 00", False),
+    ("version_0", "another protocol version", "86 00 01 00 01 00 " + _BODY, False),
+    ("version_2", "another protocol version", "86 02 01 00 01 00 " + _BODY, False),
+    ("version_true", "true is not 1", "86 f5 01 00 01 00 " + _BODY, False),
+    ("version_float", "1.0 is not 1", "86 f93c00 01 00 01 00 " + _BODY, False),
+    ("version_text", "text is not 1", "86 6131 01 00 01 00 " + _BODY, False),
+    ("type_0", "unknown message type", "86 01 00 00 01 00 " + _BODY, False),
+    ("type_7", "unknown message type", "86 01 07 00 01 00 " + _BODY, False),
+    ("type_255", "unknown message type", "86 01 18ff 00 01 00 " + _BODY, False),
+    ("type_256", "unknown message type", "86 01 190100 00 01 00 " + _BODY, False),
+    ("type_true", "true is not 1", "86 01 f5 00 01 00 " + _BODY, False),
+    ("boot_negative", "boot is 0 to 2^64 - 1", "86 01 01 20 01 00 " + _BODY, False),
+    ("boot_text", "boot is a number", "86 01 01 6130 01 00 " + _BODY, False),
+    ("boot_null", "boot is a number", "86 01 01 f6 01 00 " + _BODY, False),
+    ("boot_float", "boot is an integer", "86 01 01 f93c00 01 00 " + _BODY, False),
+    (
+        "boot_bignum",
+        "a big number",
+        "86 01 01 c249010000000000000000 01 00 " + _BODY,
+        True,
+    ),
+    ("seq_false", "false is not 0", "86 01 01 00 f4 00 " + _BODY, False),
+    ("seq_negative", "seq is 0 to 2^64 - 1", "86 01 01 00 20 00 " + _BODY, False),
+    ("epoch_null", "epoch is a number, 0 where none is known", "86 01 01 00 01 f6 " + _BODY, False),
+    ("body_missing_byte", "truncated", "86 01 01 00 01 00 82 01", False),
+    ("body_null", "a body is an array", "86 01 01 00 01 00 f6", False),
+    ("body_number", "a body is an array", "86 01 01 00 01 00 01", False),
+    ("body_bytes", "a body is not wrapped", "86 01 01 00 01 00 43 820160", False),
+    ("trailing_byte", "a byte after the message", "86 01 01 00 01 00 " + _BODY + " 00", True),
+    (
+        "trailing_message",
+        "one message a publish",
+        ("86 01 01 00 01 00 " + _BODY) * 2,
+        True,
+    ),
+    (
+        "indefinite_envelope",
+        "indefinite lengths are not allowed",
+        "9f 01 01 00 01 00 " + _BODY + " ff",
+        True,
+    ),
+    (
+        "indefinite_body",
+        "indefinite lengths are not allowed",
+        "86 01 01 00 01 00 9f 01 60 ff",
+        True,
+    ),
+]

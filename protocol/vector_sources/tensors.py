@@ -1,0 +1,225 @@
+"""Named tensors, and bytes that look like some."""
+
+from vector_sources.common import HAND, RFC_8746, Json
+
+
+def _tensor(name: str, dtype: str, shape: list[Json], elements: list[Json]) -> Json:
+    return {"name": name, "dtype": dtype, "shape": shape, "elements": elements}
+
+
+# (name, origin, tensors, hex, whether a writer writes just these bytes)
+# Floats are texts, as C's `strtod` and Python's `float` read them.
+TENSORS_GOOD: list[tuple[str, str, list[Json], str, bool]] = [
+    ("none", HAND, [], "80", True),
+    (
+        "uint16_big_endian",
+        RFC_8746,
+        [_tensor("x", "uint16", [2, 3], [2, 4, 8, 4, 16, 256])],
+        "81 82 6178 d828 82 82 02 03 d841 4c 0002 0004 0008 0004 0010 0100",
+        False,
+    ),
+    (
+        "float32_matrix",
+        HAND,
+        [_tensor("X", "float32", [2, 2], ["1.0", "2.0", "3.0", "-4.0"])],
+        "81 82 6158 d828 82 82 02 02 d855 50 0000803f 00000040 00004040 000080c0",
+        True,
+    ),
+    (
+        "float32_special",
+        HAND,
+        [_tensor("X", "float32", [3], ["nan", "inf", "-inf"])],
+        "81 82 6158 d828 82 81 03 d855 4c 0000c07f 0000807f 000080ff",
+        True,
+    ),
+    (
+        "float32_big_endian",
+        HAND,
+        [_tensor("X", "float32", [1], ["1.0"])],
+        "81 82 6158 d828 82 81 01 d851 44 3f800000",
+        False,
+    ),
+    (
+        "float16",
+        HAND,
+        [_tensor("h", "float16", [2], ["1.0", "-2.0"])],
+        "81 82 6168 d828 82 81 02 d854 44 003c 00c0",
+        True,
+    ),
+    (
+        "float64",
+        HAND,
+        [_tensor("d", "float64", [1], ["1.5"])],
+        "81 82 6164 d828 82 81 01 d856 48 000000000000f83f",
+        True,
+    ),
+    (
+        "uint8_scalar",
+        HAND,
+        [_tensor("x", "uint8", [], [42])],
+        "81 82 6178 d828 82 80 d840 412a",
+        True,
+    ),
+    (
+        "uint8_clamped",
+        HAND,
+        [_tensor("x", "uint8", [1], [255])],
+        "81 82 6178 d828 82 81 01 d844 41ff",
+        False,
+    ),
+    (
+        "int8",
+        HAND,
+        [_tensor("q", "int8", [3], [0, -1, 127])],
+        "81 82 6171 d828 82 81 03 d848 43 00 ff 7f",
+        True,
+    ),
+    (
+        "int16",
+        HAND,
+        [_tensor("q", "int16", [1], [-32768])],
+        "81 82 6171 d828 82 81 01 d84d 42 0080",
+        True,
+    ),
+    (
+        "int32_big_endian",
+        HAND,
+        [_tensor("q", "int32", [1], [-2])],
+        "81 82 6171 d828 82 81 01 d84a 44 fffffffe",
+        False,
+    ),
+    (
+        "int64",
+        HAND,
+        [_tensor("q", "int64", [1], [-1])],
+        "81 82 6171 d828 82 81 01 d84f 48 ffffffffffffffff",
+        True,
+    ),
+    (
+        "uint64",
+        HAND,
+        [_tensor("q", "uint64", [1], [18446744073709551614])],
+        "81 82 6171 d828 82 81 01 d847 48 feffffffffffffff",
+        True,
+    ),
+    (
+        "booleans",
+        HAND,
+        [_tensor("b", "bool", [2], [False, True])],
+        "81 82 6162 d828 82 81 02 82 f4 f5",
+        True,
+    ),
+    (
+        "texts",
+        HAND,
+        [_tensor("t", "str", [2, 1], ["a", "\u00fc"])],
+        "81 82 6174 d828 82 82 02 01 82 6161 62c3bc",
+        True,
+    ),
+    (
+        "no_elements",
+        HAND,
+        [_tensor("X", "float32", [0, 4], [])],
+        "81 82 6158 d828 82 82 00 04 d855 40",
+        True,
+    ),
+    (
+        "two",
+        HAND,
+        [_tensor("a", "uint8", [1], [1]), _tensor("b", "uint8", [1], [2])],
+        "82 82 6161 d828 82 81 01 d840 4101 82 6162 d828 82 81 01 d840 4102",
+        True,
+    ),
+    (
+        "empty_name",
+        HAND,
+        [_tensor("", "uint8", [1], [1])],
+        "81 82 60 d828 82 81 01 d840 4101",
+        True,
+    ),
+    (
+        "eight_dimensions",
+        HAND,
+        [_tensor("x", "uint8", [1, 1, 1, 1, 1, 1, 1, 2], [7, 8])],
+        "81 82 6178 d828 82 88 01 01 01 01 01 01 01 02 d840 42 0708",
+        True,
+    ),
+]
+
+_ONE = "82 6178 d828 82 81 01 d840 4101"
+
+# (name, why, hex, whether the CDDL alone cannot see it)
+TENSORS_BAD: list[tuple[str, str, str, bool]] = [
+    ("nothing", "not even an empty array", "", False),
+    ("null", "an array of named tensors", "f6", False),
+    ("map", "names and tensors are pairs, not a map", "a1 6178 d828 82 81 01 d840 4101", False),
+    ("bare_tensor", "an array of named tensors", "d828 82 81 01 d840 4101", False),
+    ("unnamed", "a name and a tensor", "81 81 d828 82 81 01 d840 4101", False),
+    ("name_number", "names are text", "81 82 01 d828 82 81 01 d840 4101", False),
+    ("name_bytes", "names are text", "81 82 4178 d828 82 81 01 d840 4101", False),
+    (
+        "name_257_characters",
+        "256 are allowed, which the CDDL counts in bytes",
+        "81 82 790101" + "61" * 257 + "d828 82 81 01 d840 4101",
+        True,
+    ),
+    ("name_twice", "two tensors of one name", "82" + _ONE + _ONE, True),
+    ("257_tensors", "256 are allowed", "990101" + _ONE * 257, False),
+    ("no_tag", "tag 40 is missing", "81 82 6178 82 81 01 d840 4101", False),
+    ("tag_41", "homogeneous arrays have no shape", "81 82 6178 d829 82 01 02", False),
+    (
+        "column_major",
+        "tag 1040 is the other order",
+        "81 82 6178 d90410 82 82 02 03 d840 46 010203040506",
+        False,
+    ),
+    (
+        "plain_numbers",
+        "numbers are typed arrays",
+        "81 82 6178 d828 82 82 02 03 86 02 04 08 04 10 190100",
+        False,
+    ),
+    ("plain_floats", "numbers are typed arrays", "81 82 6178 d828 82 81 01 81 f93c00", False),
+    ("mixed", "all true/false or all text", "81 82 6178 d828 82 81 02 82 f4 6161", False),
+    ("nulls", "all true/false or all text", "81 82 6178 d828 82 81 01 81 f6", False),
+    ("elements_bytes", "bytes without a type", "81 82 6178 d828 82 81 01 4101", False),
+    ("elements_text", "not an array", "81 82 6178 d828 82 81 01 6161", False),
+    ("typed_array_of_text", "a typed array is bytes", "81 82 6178 d828 82 81 01 d840 6161", False),
+    ("typed_array_of_array", "a typed array is bytes", "81 82 6178 d828 82 81 01 d840 8101", False),
+    ("nested_tag", "a tensor in a tensor", "81 82 6178 d828 82 80 d828 82 80 d840 4101", False),
+    ("tag_76", "reserved", "81 82 6178 d828 82 81 01 d84c 4101", False),
+    ("tag_83", "no 128-bit floats", "81 82 6178 d828 82 81 01 d853 50" + "00" * 16, False),
+    ("one_short", "2 of 3 elements", "81 82 6178 d828 82 81 03 d840 42 0102", True),
+    ("one_long", "4 of 3 elements", "81 82 6178 d828 82 81 03 d840 44 01020304", True),
+    ("half_an_element", "5 bytes of float32", "81 82 6178 d828 82 81 01 d855 45 0000803f00", True),
+    ("scalar_empty", "a scalar has one element", "81 82 6178 d828 82 80 d840 40", True),
+    ("booleans_short", "1 of 2 elements", "81 82 6178 d828 82 81 02 81 f4", True),
+    ("empty_but_data", "shape says none", "81 82 6178 d828 82 81 00 d840 4101", True),
+    ("shape_missing", "shape and elements", "81 82 6178 d828 81 d840 4101", False),
+    ("shape_number", "a shape is an array", "81 82 6178 d828 82 01 d840 4101", False),
+    ("shape_negative", "a size is 0 or more", "81 82 6178 d828 82 81 20 d840 4101", False),
+    ("shape_float", "a size is an integer", "81 82 6178 d828 82 81 f93c00 d840 4101", False),
+    ("shape_true", "true is not 1", "81 82 6178 d828 82 81 f5 d840 4101", False),
+    ("nine_dimensions", "8 are allowed", "81 82 6178 d828 82 89" + "01" * 9 + "d840 4101", False),
+    (
+        "size_41_bits",
+        "2^40 is the largest size",
+        "81 82 6178 d828 82 81 1b0000010000000001 d840 40",
+        False,
+    ),
+    (
+        "product_overflows",
+        "2^64 elements: the product must not wrap round to 0",
+        "81 82 6178 d828 82 82 1b0000000100000000 1b0000000100000000 d840 40",
+        True,
+    ),
+    (
+        "product_overflows_beside_0",
+        "no elements, but sizes no machine can address",
+        "81 82 6178 d828 82 83 00 1b0000000100000000 1b0000000100000000 d840 40",
+        True,
+    ),
+    ("trailing_byte", "a byte after the tensors", "81" + _ONE + "00", True),
+    ("cut", "the last byte is missing", "81 82 6178 d828 82 81 01 d840 41", False),
+    ("indefinite", "indefinite lengths are not allowed", "9f" + _ONE + "ff", True),
+]

@@ -1,0 +1,82 @@
+"""What the package promises to the others: its names, its errors, and no dependency upward."""
+
+import dataclasses
+from types import ModuleType
+
+import pytest
+from wire_files import Vector, vectors
+
+import maille_protocol
+from maille_protocol import ProtocolError, UsageError, WireError, unpack
+
+NAMES = [
+    "TASK_TRANSITIONS",
+    "Accepted",
+    "Ask",
+    "Cancel",
+    "Control",
+    "ControlOrder",
+    "CoordinatorState",
+    "Envelope",
+    "ErrorCode",
+    "Heartbeat",
+    "Log",
+    "Measured",
+    "Message",
+    "MessageType",
+    "ModelFormat",
+    "ModelReference",
+    "NodeInfo",
+    "NodeKind",
+    "NodeState",
+    "NodeStatus",
+    "Offer",
+    "Offers",
+    "Outcome",
+    "OutcomeStatus",
+    "Outcomes",
+    "Progress",
+    "ProgressMark",
+    "ProtocolError",
+    "Reference",
+    "Result",
+    "ResultStatus",
+    "Results",
+    "Submission",
+    "Submit",
+    "TaskEvent",
+    "TaskFlag",
+    "TaskState",
+    "UsageError",
+    "WireError",
+    "Withdraw",
+    "pack",
+    "unpack",
+]
+
+
+def test_names_are_pinned() -> None:
+    assert sorted(maille_protocol.__all__) == sorted(NAMES)
+    public = {
+        name
+        for name, value in vars(maille_protocol).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert public == set(NAMES)
+
+
+def test_errors_by_blame() -> None:
+    assert issubclass(WireError, ProtocolError)
+    assert issubclass(UsageError, ProtocolError)
+    assert not issubclass(WireError, UsageError)
+    assert not issubclass(UsageError, WireError)
+
+
+@pytest.mark.parametrize("vector", vectors("messages", "good"), ids=str)
+def test_messages_cannot_be_changed(vector: Vector) -> None:
+    message = unpack(vector.data).message
+    assert not hasattr(message, "__dict__")
+    hash(message)
+    first = dataclasses.fields(message)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(message, first, None)

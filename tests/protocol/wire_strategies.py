@@ -1,0 +1,170 @@
+"""Hypothesis strategies for every message and for named tensors."""
+
+from typing import cast
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from maille_protocol import (
+    Accepted,
+    Ask,
+    Cancel,
+    Control,
+    ControlOrder,
+    CoordinatorState,
+    ErrorCode,
+    Heartbeat,
+    Log,
+    Measured,
+    Message,
+    MessageType,
+    ModelFormat,
+    ModelReference,
+    NodeInfo,
+    NodeKind,
+    NodeState,
+    NodeStatus,
+    Offer,
+    Offers,
+    Outcome,
+    Outcomes,
+    OutcomeStatus,
+    Progress,
+    ProgressMark,
+    Reference,
+    Result,
+    Results,
+    ResultStatus,
+    Submission,
+    Submit,
+    Withdraw,
+)
+from maille_protocol.limits import ID_PATTERN, MAX_ARTEFACT_BYTES, MAX_UINT64
+from maille_protocol.messages import Content
+from maille_protocol.tensors import Array
+
+uint16 = st.integers(0, (1 << 16) - 1)
+uint32 = st.integers(0, (1 << 32) - 1)
+uint64 = st.integers(0, MAX_UINT64)
+task_ids = st.binary(min_size=16, max_size=16)
+sha256s = st.binary(min_size=32, max_size=32)
+identifiers = st.from_regex(ID_PATTERN, fullmatch=True)
+sizes = st.integers(0, MAX_ARTEFACT_BYTES)
+references = st.builds(Reference, sha256s, sizes)
+contents: st.SearchStrategy[Content] = st.one_of(st.binary(max_size=200), references)
+error_codes = st.sampled_from(ErrorCode)
+flags = st.integers(0, 255)
+attempts = st.tuples(task_ids, uint32)
+
+
+def text(maximum: int) -> st.SearchStrategy[str]:
+    return st.text(max_size=min(maximum, 40)) | st.just("\U0001f9f6" * maximum)
+
+
+def many(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(items, max_size=4).map(tuple)
+
+
+measured = st.builds(
+    Measured,
+    uint16,
+    uint64,
+    uint64,
+    uint64,
+    uint64,
+    many(cast("st.SearchStrategy[object]", text(200))),
+)
+results = st.builds(
+    Result,
+    task_ids,
+    uint32,
+    uint64,
+    st.sampled_from(ResultStatus),
+    error_codes,
+    contents,
+    uint64,
+    uint64,
+)
+models = st.builds(ModelReference, text(64), uint32, sha256s, sizes, st.sampled_from(ModelFormat))
+outcomes = st.builds(
+    Outcome,
+    task_ids,
+    st.sampled_from(OutcomeStatus),
+    error_codes,
+    contents,
+    text(32),
+    uint32,
+    uint64,
+    uint64,
+)
+
+MESSAGES: dict[MessageType, st.SearchStrategy[Message]] = {
+    MessageType.NODE_STATUS: st.builds(NodeStatus, st.sampled_from(NodeState), text(2000)),
+    MessageType.NODE_INFO: st.builds(
+        NodeInfo,
+        st.sampled_from(NodeKind),
+        text(64),
+        text(64),
+        st.integers(0, 4096),
+        many(st.sampled_from(ModelFormat)),
+        uint32,
+        measured,
+        st.none() | identifiers,
+    ),
+    MessageType.HEARTBEAT: st.builds(
+        Heartbeat,
+        uint64,
+        uint32,
+        uint32,
+        uint64,
+        st.none() | st.integers(0, 100),
+        many(st.binary(min_size=8, max_size=8)),
+        many(attempts),
+    ),
+    MessageType.RESULTS: st.builds(Results, many(results)),
+    MessageType.PROGRESS: st.builds(
+        Progress,
+        many(st.builds(ProgressMark, task_ids, uint32, uint64, st.integers(0, 1000))),
+    ),
+    MessageType.LOG: st.builds(Log, st.integers(0, 50), text(2000)),
+    MessageType.OFFERS: st.builds(
+        Offers, models, many(st.builds(Offer, task_ids, uint32, uint64, flags, contents))
+    ),
+    MessageType.CANCEL: st.builds(Cancel, many(attempts)),
+    MessageType.CONTROL: st.builds(ControlOrder, st.sampled_from(Control), uint64, text(2000)),
+    MessageType.COORDINATOR_STATE: st.builds(CoordinatorState, st.booleans(), text(200)),
+    MessageType.SUBMIT: st.builds(
+        Submit,
+        uint64,
+        text(64),
+        uint32,
+        st.integers(0, 9),
+        uint32,
+        st.integers(0, 100),
+        flags,
+        st.none() | identifiers,
+        many(st.builds(Submission, task_ids, contents)),
+    ),
+    MessageType.ASK: st.builds(Ask, many(task_ids)),
+    MessageType.WITHDRAW: st.builds(Withdraw, many(task_ids)),
+    MessageType.ACCEPTED: st.builds(Accepted, many(uint64)),
+    MessageType.OUTCOMES: st.builds(Outcomes, many(outcomes)),
+}
+any_message: st.SearchStrategy[Message] = st.one_of(*MESSAGES.values())
+
+_DTYPES = [
+    np.dtype(order + code)
+    for code in ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
+    for order in "<>"
+] + [np.dtype(np.bool_)]
+_shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
+_numbers = st.sampled_from(_DTYPES).flatmap(lambda dtype: hnp.arrays(dtype, _shapes))
+# An empty array of texts is left out: on the wire it is the same as one of booleans.
+_texts = hnp.arrays(
+    np.dtype(object), hnp.array_shapes(max_dims=3, max_side=3), elements=st.text(max_size=8)
+)
+arrays = cast("st.SearchStrategy[Array]", st.one_of(_numbers, _texts))
+named_tensors: st.SearchStrategy[dict[str, Array]] = st.dictionaries(
+    st.text(max_size=12), arrays, max_size=4
+)
