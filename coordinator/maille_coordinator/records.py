@@ -129,3 +129,12 @@ class MeshEvent:
     """A node id, a task id in hex, or a model's name."""
     text: str = ""
     details: dict[str, int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """A histogram of durations."""
+
+    buckets: tuple[tuple[float, int], ...]
+    """(upper bound in seconds, how many were at most that long); the last bound is infinite."""
+    sum_s: float

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from maille_coordinator.models import ArtefactStore, Catalogue
-from maille_coordinator.records import MeshEvent, ModelRecord, NodeView, TaskEnd, TaskView
+from maille_coordinator.records import (
+    Distribution,
+    MeshEvent,
+    ModelRecord,
+    NodeView,
+    TaskEnd,
+    TaskView,
+)
 from maille_protocol import Submission
 
 
@@ -64,8 +71,8 @@ class Service(Protocol):
         """
         ...
 
-    def latencies(self) -> Mapping[str, Sequence[tuple[float, int]]]:
-        """Histograms for /metrics: name to (upper bound in seconds, cumulative count) pairs."""
+    def latencies(self) -> Mapping[str, Distribution]:
+        """Histograms for /metrics, by name without the `maille_` prefix."""
         ...
 
     def nodes(self) -> list[NodeView]:

@@ -28,8 +28,9 @@ class CoordinatorSettings:
     websocket_url: str | None = None
     key: str | None = field(default=None, repr=False)
     """Asked of every HTTP caller; required when `http_host` is not loopback."""
-    credentials: dict[str, str] | None = field(default=None, repr=False)
-    """The broker's user names and passwords, put into this machine's runtime file."""
+    shared_login: tuple[str, str] | None = field(default=None, repr=False)
+    """User name and password that programs of this machine use at the broker, told to them by
+    the runtime file; None: no login, or one that they derive from the key."""
     journal_sync: Literal["normal", "full"] = "normal"
     """"normal" survives the death of any process, "full" also a power cut, at a disk flush a commit."""
     runtime_directory: Path | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from maille_coordinator.records import MeshEvent, StartedMark, TaskEnd, TaskRecord
-from maille_protocol import Accepted, Cancel, ControlOrder, ModelReference, Offer, Outcome
+from maille_protocol import Cancel, ControlOrder, ModelReference, Offer, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,11 @@ class SendToNode:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Tell a client that a batch is in the journal."""
+    """Tell a client, soon, that a batch is in the journal; an outcome told first says the same."""
 
     client: str
-    message: Accepted
+    batch: int
+    task_ids: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)

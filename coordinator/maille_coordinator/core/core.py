@@ -8,7 +8,6 @@ become a task), `Lifecycle` (what becomes of it), `Attempts` (what nodes say of 
 (which node is best) and `Dispatcher` (gives it out).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -52,7 +51,6 @@ from maille_coordinator.core.tasks import Task
 from maille_coordinator.core.timers import CheckNode, EndBucket, LookAgain, RetryTask, Timers
 from maille_coordinator.records import ModelRecord, TaskEnd, TaskRecord
 from maille_protocol import (
-    Accepted,
     Ask,
     Control,
     ControlOrder,
@@ -175,7 +173,7 @@ class Core:
     # --- what people and the shell may read --------------------------------------------------
 
     @property
-    def tasks(self) -> Mapping[bytes, Task]:
+    def tasks(self) -> dict[bytes, Task]:
         """The open tasks by id, oldest first."""
         return self._life.tasks
 
@@ -293,7 +291,8 @@ class Core:
             self._life.open(record, now_ms)
             self._outbox.add(Write(record))
             self.counters.tasks_accepted += 1
-        self._outbox.add(Accept(client, Accepted((submit.batch,))))
+        task_ids = tuple(task.task_id for task in submit.tasks)
+        self._outbox.add(Accept(client, submit.batch, task_ids))
 
     def _ask(self, client: str, ask: Ask) -> None:
         for task_id in ask.task_ids:

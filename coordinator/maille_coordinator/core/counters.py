@@ -3,6 +3,8 @@
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
+from maille_coordinator.records import Distribution
+
 BOUNDS_S = (
     *(0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1),
     *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
@@ -14,19 +16,21 @@ class Histogram:
     """Counts of durations by upper bound."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    sum_s: float = 0.0
 
     def add(self, value_s: float) -> None:
         """Count one duration."""
         self.counts[bisect_left(BOUNDS_S, value_s)] += 1
+        self.sum_s += value_s
 
-    def cumulative(self) -> list[tuple[float, int]]:
-        """(upper bound, how many were at most that long); the last bound is infinite."""
+    def distribution(self) -> Distribution:
+        """What was counted so far."""
         total = 0
         pairs: list[tuple[float, int]] = []
         for bound, count in zip((*BOUNDS_S, float("inf")), self.counts, strict=True):
             total += count
             pairs.append((bound, total))
-        return pairs
+        return Distribution(tuple(pairs), self.sum_s)
 
 
 @dataclass(slots=True)
