@@ -1,0 +1,1 @@
+"""Measurements of a mesh: what `maille bench` runs."""

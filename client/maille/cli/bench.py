@@ -1,0 +1,121 @@
+"""`maille bench`: measurements of a mesh that is started for them on this machine."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from maille.bench.tasks import Measurement, Plan, measure_tasks
+from maille.cli import output
+from maille.cli.common import JsonOption, friendly
+from maille.errors import SettingsError
+
+app = typer.Typer(no_args_is_help=True, help="Measure a mesh on this machine.")
+
+BrokerOption = Annotated[str, typer.Option("--broker", help="amqtt, mosquitto or nats.")]
+
+
+@app.command("tasks")
+@friendly
+def tasks(
+    *,
+    broker: BrokerOption = "mosquitto",
+    nodes: Annotated[int, typer.Option(min=1, help="PC nodes to start.")] = 1,
+    calls: Annotated[int, typer.Option(min=10, help="Calls for the latency.")] = 1000,
+    count: Annotated[
+        int, typer.Option("--tasks", min=10, help="Tasks for the throughput.")
+    ] = 20_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are shown.")] = 3,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="Figures of the peers, from `python -m bench.peers --json FILE`."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Latency and throughput of a tiny model's tasks, client to result."""
+    found = measure_tasks(Plan(broker, nodes, calls, count, repeats), _speaker(quiet=as_json))
+    peers = [] if compare is None else read_peers(compare)
+    ratios = [ratio(found, peer) for peer in peers]
+    if as_json:
+        output.print_json({**found.to_dict(), "peers": peers, "ratios": ratios})
+        return
+    table = Table(title=f"tasks on {broker}, {nodes} node(s), medians of {repeats}")
+    for column in ("", "p50 ms", "p99 ms", "tasks/s", "latency is", "throughput is"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row(
+        "maille", f"{found.p50_ms:.2f}", f"{found.p99_ms:.2f}", f"{found.tasks_per_s:,.0f}", "", ""
+    )
+    for peer, compared in zip(peers, ratios, strict=True):
+        latency = peer["latency_ms"]
+        assert isinstance(latency, dict)  # noqa: S101 - checked when it was read
+        table.add_row(
+            str(peer["peer"]),
+            f"{latency['p50']:.2f}",
+            f"{latency['p99']:.2f}",
+            f"{peer['tasks_per_s']:,.0f}",
+            f"{compared['p50']:.2f} x",
+            f"{compared['tasks_per_s']:.2f} x",
+        )
+    output.stdout().print(table)
+    output.stdout().print(f"{found.bytes_per_task:.0f} bytes of MQTT payload a task")
+
+
+@app.command("idle")
+@friendly
+def idle(
+    *,
+    broker: BrokerOption = "mosquitto",
+    nodes: Annotated[int, typer.Option(min=1, help="Idle nodes.")] = 200,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long to watch.")] = 20.0,
+    as_json: JsonOption = False,
+) -> None:
+    """What idle nodes cost the coordinator."""
+    from maille.bench.idle import measure_idle
+
+    cost = measure_idle(broker, nodes, seconds, _speaker(quiet=as_json))
+    if as_json:
+        output.print_json(cost.to_dict())
+        return
+    output.stdout().print(
+        f"{cost.nodes} idle nodes: {cost.cpu_percent:.1f} % of a core, "
+        f"{cost.memory_bytes / 1e6:.0f} MB resident, {cost.lost} not ready"
+    )
+
+
+def read_peers(path: Path) -> list[dict[str, object]]:
+    """The peers' figures; SettingsError if the file is not one of `bench.peers`."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        peers: list[dict[str, object]] = document["peers"]
+        for peer in peers:
+            _ = (peer["peer"], peer["latency_ms"]["p50"], peer["tasks_per_s"])  # type: ignore[index]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"{path} does not hold the peers' figures ({error}). Make it with: "
+            f"python -m bench.peers --model digits.onnx --json {path}"
+        ) from error
+    return peers
+
+
+def ratio(found: Measurement, peer: dict[str, object]) -> dict[str, object]:
+    """Maille's figures divided by a peer's: below 1 is better for p50, above 1 for tasks/s."""
+    latency = peer["latency_ms"]
+    rate = peer["tasks_per_s"]
+    assert isinstance(latency, dict)  # noqa: S101 - checked when it was read
+    assert isinstance(rate, int | float)  # noqa: S101 - as above
+    return {
+        "peer": peer["peer"],
+        "p50": found.p50_ms / float(latency["p50"]),
+        "tasks_per_s": found.tasks_per_s / float(rate),
+    }
+
+
+def _speaker(*, quiet: bool) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if not quiet:
+            output.stderr().print(text, markup=False, highlight=False)
+
+    return say

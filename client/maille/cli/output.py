@@ -1,0 +1,138 @@
+"""What commands print: tables for people, JSON for programs, errors as cause and next step."""
+
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+PLAIN_COLUMNS = 240
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_SETTINGS = 2
+EXIT_REFUSED = 3
+EXIT_UNREACHABLE = 4
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 refused (key or login),
+4 no mesh or broker reached, 5 another node has this id, 130 interrupted."""
+
+
+def stdout() -> Console:
+    """Where results go. Made anew each time, so that redirected output is respected."""
+    console = Console(highlight=False)
+    # What goes into a file or a pipe is not cut to the 80 columns of an unknown terminal.
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_COLUMNS)
+
+
+def stderr() -> Console:
+    """Where progress and errors go."""
+    return Console(stderr=True, highlight=False)
+
+
+def plain(value: object) -> object:
+    """The value as JSON knows it: bytes as hexadecimal, enumerations as words, arrays as lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    match value:
+        case Enum():
+            return value.name.lower()
+        case bytes():
+            return value.hex()
+        case np.ndarray():
+            return value.tolist()
+        case np.generic():
+            return value.item()
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case str():
+            return value
+        case Sequence():
+            return [plain(item) for item in value]
+        case _:
+            return value
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(plain(value), indent=2, default=str))
+
+
+def print_line(value: object) -> None:
+    """One JSON document on one line of standard output."""
+    print(json.dumps(plain(value), default=str), flush=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> Table:
+    """A table; `right` names the columns that are aligned to the right, separated by blanks."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if column in right.split() else "left"
+        # Names and ids are copied by people: never cut one.
+        made.add_column(column, justify=justify, no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def print_error(error: BaseException, *, as_json: bool) -> None:
+    """The cause on one line, the next step below; a traceback only with MAILLE_DEBUG=1."""
+    text = str(error) or type(error).__name__
+    if debugging():
+        traceback.print_exception(error)
+    if as_json:
+        document = {"error": {"kind": type(error).__name__, "text": text}}
+        print(json.dumps(document), file=sys.stderr)
+        return
+    cause, *steps = re.split(r"(?<=[.?!]) +(?=[A-Z`])", text, maxsplit=1)
+    console = stderr()
+    console.print("error:", style="bold red", end=" ")
+    console.print(cause, markup=False, soft_wrap=True)
+    for step in steps:
+        console.print(f"  {step}", markup=False, soft_wrap=True)
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return os.environ.get("MAILLE_DEBUG", "") not in {"", "0"}
+
+
+def set_up_logging(verbose: int) -> None:
+    """Log to standard error: warnings, with -v what happens, with -vv everything."""
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    if debugging():
+        level = logging.DEBUG
+    logging.basicConfig(
+        level=level,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    for name in ("httpx", "httpcore", "asyncio"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def count(number: float, unit: str = "") -> str:
+    """A number as people read it: `12.3 G`."""
+    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {letter}{unit}"
+    return f"{number:.3g} {unit}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """A time as people read it."""
+    if seconds <= 0:
+        return ""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.3g} s"
