@@ -42,9 +42,16 @@ from maille_protocol.messages import (
     Submit,
     Withdraw,
 )
-from maille_protocol.states import TASK_TRANSITIONS, TaskEvent, TaskState
+from maille_protocol.states import (
+    PRESENCE_TRANSITIONS,
+    TASK_TRANSITIONS,
+    PresenceEvent,
+    TaskEvent,
+    TaskState,
+)
 
 __all__ = [
+    "PRESENCE_TRANSITIONS",
     "TASK_TRANSITIONS",
     "Accepted",
     "Ask",
@@ -70,6 +77,7 @@ __all__ = [
     "Outcome",
     "OutcomeStatus",
     "Outcomes",
+    "PresenceEvent",
     "Progress",
     "ProgressMark",
     "ProtocolError",

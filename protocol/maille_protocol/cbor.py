@@ -1,9 +1,10 @@
 """CBOR as Maille uses it: a strict reader and a deterministic writer.
 
 Only unsigned and negative integers up to 64 bits, byte and text strings, arrays, booleans,
-null and the tensor tags of RFC 8746 ever stand on the wire, in definite length. Everything
-else that CBOR allows (maps, bignums, dates, shared references, ...) is refused by the reader,
-because a reader on a microcontroller could not take it and an attacker could use it.
+null and the tensor tags of RFC 8746 ever stand on the wire, in definite length. Maps,
+indefinite lengths, and the tags that a library would turn into objects (bignums, dates, shared
+references, ...) are refused here, because a reader on a microcontroller could not take them and an
+attacker could use them; floats and simple values are refused by the checks in `fields`.
 """
 
 import io

@@ -74,29 +74,42 @@ TASK_TRANSITIONS: Mapping[TaskState, Mapping[TaskEvent, TaskState]] = {
     TaskState.DEAD: {},
 }
 
-_ANY_DEATH: Mapping[str, NodeState] = {
-    "disconnect": NodeState.DISCONNECTED,
-    "will": NodeState.LOST,
-    "silence": NodeState.LOST,
-    "gateway lost": NodeState.LOST,
-    "birth": NodeState.INIT,
+
+class PresenceEvent(Enum):
+    """What a coordinator can learn of a node."""
+
+    BORN = "a process was born"
+    READY = "says it is ready"
+    DRAINS = "says it drains"
+    SLEEPS = "says it sleeps"
+    LEFT = "says it leaves"
+    WILL = "its connection closed"
+    SILENT = "was silent for too long"
+    HEARD = "is heard again"
+
+
+_FROM_ANYWHERE: Mapping[PresenceEvent, NodeState] = {
+    PresenceEvent.BORN: NodeState.INIT,
+    PresenceEvent.READY: NodeState.READY,
+    PresenceEvent.DRAINS: NodeState.DRAINING,
+    PresenceEvent.SLEEPS: NodeState.SLEEPING,
+    PresenceEvent.LEFT: NodeState.DISCONNECTED,
+    PresenceEvent.WILL: NodeState.LOST,
+    PresenceEvent.SILENT: NodeState.LOST,
 }
 
-PRESENCE_TRANSITIONS: Mapping[NodeState, Mapping[str, NodeState]] = {
-    NodeState.INIT: {**_ANY_DEATH, "ready": NodeState.READY, "drain": NodeState.DRAINING},
-    NodeState.READY: {
-        **_ANY_DEATH,
-        "ready": NodeState.READY,
-        "drain": NodeState.DRAINING,
-        "sleep": NodeState.SLEEPING,
+PRESENCE_TRANSITIONS: Mapping[NodeState, Mapping[PresenceEvent, NodeState]] = {
+    NodeState.INIT: {**_FROM_ANYWHERE, PresenceEvent.HEARD: NodeState.INIT},
+    NodeState.READY: {**_FROM_ANYWHERE, PresenceEvent.HEARD: NodeState.READY},
+    NodeState.DRAINING: {**_FROM_ANYWHERE, PresenceEvent.HEARD: NodeState.DRAINING},
+    NodeState.SLEEPING: {**_FROM_ANYWHERE, PresenceEvent.HEARD: NodeState.SLEEPING},
+    NodeState.DISCONNECTED: {
+        **_FROM_ANYWHERE,
+        PresenceEvent.WILL: NodeState.DISCONNECTED,
+        PresenceEvent.SILENT: NodeState.DISCONNECTED,
+        PresenceEvent.HEARD: NodeState.READY,
     },
-    NodeState.DRAINING: {**_ANY_DEATH, "ready": NodeState.READY, "drain": NodeState.DRAINING},
-    NodeState.SLEEPING: {**_ANY_DEATH, "ready": NodeState.READY, "drain": NodeState.DRAINING},
-    NodeState.DISCONNECTED: {"birth": NodeState.INIT, "ready": NodeState.READY},
-    NodeState.LOST: {
-        "birth": NodeState.INIT,
-        "ready": NodeState.READY,
-        "heartbeat": NodeState.READY,
-    },
+    NodeState.LOST: {**_FROM_ANYWHERE, PresenceEvent.HEARD: NodeState.READY},
 }
-"""What a coordinator makes of what it hears from a node; a will counts only if its boot matches."""
+"""What a coordinator makes of what it hears. Total: every event may come in every state, because
+a broker may deliver late. A will counts only if its boot number is the one that was born last."""

@@ -10,6 +10,7 @@ import maille_protocol
 from maille_protocol import ProtocolError, UsageError, WireError, unpack
 
 NAMES = [
+    "PRESENCE_TRANSITIONS",
     "TASK_TRANSITIONS",
     "Accepted",
     "Ask",
@@ -35,6 +36,7 @@ NAMES = [
     "Outcome",
     "OutcomeStatus",
     "Outcomes",
+    "PresenceEvent",
     "Progress",
     "ProgressMark",
     "ProtocolError",

@@ -7,8 +7,14 @@ from enum import Enum
 import pytest
 from wire_files import PROTOCOL
 
-from maille_protocol import NodeState, TaskEvent, TaskState
-from maille_protocol.states import PRESENCE_TRANSITIONS, TASK_TRANSITIONS
+from maille_protocol import (
+    PRESENCE_TRANSITIONS,
+    TASK_TRANSITIONS,
+    NodeState,
+    PresenceEvent,
+    TaskEvent,
+    TaskState,
+)
 
 FINAL = {
     TaskState.DONE,
@@ -81,7 +87,8 @@ def test_only_a_held_task_is_done() -> None:
 
 @pytest.mark.parametrize("state", list(NodeState), ids=lambda state: state.name)
 def test_presence_has_no_dead_end(state: NodeState) -> None:
-    assert PRESENCE_TRANSITIONS[state]["birth"] is NodeState.INIT
+    assert set(PRESENCE_TRANSITIONS[state]) == set(PresenceEvent)
+    assert PRESENCE_TRANSITIONS[state][PresenceEvent.BORN] is NodeState.INIT
     assert NodeState.READY in reachable(state, presence_table())
 
 
@@ -90,7 +97,7 @@ def test_presence_has_no_dead_end(state: NodeState) -> None:
 )
 def test_every_live_node_can_be_lost(state: NodeState) -> None:
     row = PRESENCE_TRANSITIONS[state]
-    assert {row[event] for event in ("will", "silence", "gateway lost")} == {NodeState.LOST}
+    assert {row[PresenceEvent.WILL], row[PresenceEvent.SILENT]} == {NodeState.LOST}
 
 
 def test_the_diagrams_are_drawn_from_the_tables() -> None:

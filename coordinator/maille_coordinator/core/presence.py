@@ -12,6 +12,7 @@ from maille_coordinator.core.counters import Counters
 from maille_coordinator.core.registry import NodeRecord, Registry
 from maille_coordinator.records import MeshEvent
 from maille_protocol import (
+    PRESENCE_TRANSITIONS,
     Control,
     ControlOrder,
     Envelope,
@@ -19,6 +20,7 @@ from maille_protocol import (
     NodeInfo,
     NodeState,
     NodeStatus,
+    PresenceEvent,
 )
 from maille_protocol.limits import NODE_LOST_AFTER_MS, NODE_SUSPECT_AFTER_MS
 
@@ -30,6 +32,15 @@ FRESH_MESSAGES_OF_A_TWIN = 2
 
 MAX_NODES = 50_000
 """Beyond this, messages of unknown nodes are counted and dropped, whatever they claim."""
+
+_EVENT_OF_STATE = {
+    NodeState.INIT: PresenceEvent.BORN,
+    NodeState.READY: PresenceEvent.READY,
+    NodeState.DRAINING: PresenceEvent.DRAINS,
+    NodeState.SLEEPING: PresenceEvent.SLEEPS,
+    NodeState.DISCONNECTED: PresenceEvent.LEFT,
+    NodeState.LOST: PresenceEvent.WILL,
+}
 
 
 @dataclass(slots=True)
@@ -77,7 +88,8 @@ class Presence:
             case NodeStatus():
                 if envelope.seq >= record.last_state_seq:
                     record.last_state_seq = envelope.seq
-                    self._status(heard, record, message, now_ms)
+                    event = _EVENT_OF_STATE[message.state]
+                    self._move(heard, record, event, message.reason, now_ms)
             case NodeInfo():
                 record.info = message
             case Heartbeat():
@@ -88,7 +100,7 @@ class Presence:
                 record.warm = frozenset(message.warm)
                 if not record.alive and not retained:
                     # It was silent for too long, but here it is: take it back at its word.
-                    self._enter(heard, record, NodeState.READY, "heard again", now_ms)
+                    self._move(heard, record, PresenceEvent.HEARD, "heard again", now_ms)
             case _:
                 pass
         announced = record.info is not None and record.state is not NodeState.INIT
@@ -109,7 +121,7 @@ class Presence:
         heard = Heard(record)
         if silent_ms >= NODE_LOST_AFTER_MS:
             reason = f"silent for {silent_ms / 1000:.1f} s"
-            self._lose(heard, record, NodeState.LOST, reason, now_ms)
+            self._move(heard, record, PresenceEvent.SILENT, reason, now_ms)
         elif silent_ms >= NODE_SUSPECT_AFTER_MS:
             record.suspect = True
         return heard.actions, heard.lost_reason
@@ -129,7 +141,7 @@ class Presence:
             record.reason = message.reason or "lost before this coordinator started"
             record.last_heard_ms = now_ms
         elif boot == record.boot and record.alive and not retained:
-            self._lose(heard, record, NodeState.LOST, "its connection closed", now_ms)
+            self._move(heard, record, PresenceEvent.WILL, "its connection closed", now_ms)
 
     def _other_boot(
         self,
@@ -190,37 +202,24 @@ class Presence:
             self._counters.sequence_gaps += 1
         record.last_seq = max(record.last_seq, envelope.seq)
 
-    def _status(self, heard: Heard, record: NodeRecord, message: NodeStatus, now_ms: float) -> None:
-        match message.state:
-            case NodeState.DISCONNECTED | NodeState.LOST:
-                self._lose(heard, record, message.state, message.reason or "left", now_ms)
-            case _:
-                self._enter(heard, record, message.state, message.reason, now_ms)
-
-    def _enter(
-        self, heard: Heard, record: NodeRecord, state: NodeState, reason: str, now_ms: float
+    def _move(
+        self, heard: Heard, record: NodeRecord, event: PresenceEvent, reason: str, now_ms: float
     ) -> None:
+        """Change a node's state as the protocol's table says."""
+        was_alive = record.alive
+        state = PRESENCE_TRANSITIONS[record.state][event]
         if state is not record.state:
             kind = f"node.{state.name.lower()}"
             heard.actions.append(_report(kind, now_ms, record.node, reason))
         record.state = state
         record.reason = reason
-        if state is NodeState.READY and record.drain_wanted:
+        if not record.alive:
+            record.suspect = False
+            heard.lost_reason = reason
+            self._counters.nodes_lost += was_alive and state is NodeState.LOST
+        elif state is NodeState.READY and record.drain_wanted:
             order = ControlOrder(Control.DRAIN, record.boot, "asked by a person")
             heard.actions.append(SendToNode(record.node, order))
-
-    def _lose(
-        self, heard: Heard, record: NodeRecord, state: NodeState, reason: str, now_ms: float
-    ) -> None:
-        if state is NodeState.LOST and record.alive:
-            self._counters.nodes_lost += 1
-        if state is not record.state:
-            kind = f"node.{state.name.lower()}"
-            heard.actions.append(_report(kind, now_ms, record.node, reason))
-        record.state = state
-        record.reason = reason
-        record.suspect = False
-        heard.lost_reason = reason
 
     def _ask_rebirth(self, heard: Heard, record: NodeRecord, now_ms: float) -> None:
         if now_ms - record.rebirth_asked_ms < REBIRTH_EVERY_MS:
