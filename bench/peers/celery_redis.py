@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from bench.peers.celery_settings import MODEL, PACKAGE, REDIS_URL, SETTINGS
 from bench.peers.classifier import Answer, answer_from_bytes
 from bench.peers.measure import (

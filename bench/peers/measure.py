@@ -29,6 +29,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
 from bench.peers.classifier import Answer, Classifier
 
 Reference = TypeVar("Reference")
@@ -177,10 +178,10 @@ def free_port() -> int:
 def digits(count: int) -> Images:
     """`count` images of digits, repeating when there are more than the data set has."""
     try:
-        from bench.peers.digits import images
+        from maille.digits import load_digits
     except ImportError as error:
         raise MissingError(f"{error}; install it with: pip install '.[demo]'") from error
-    return np.resize(images(), (count, 64))
+    return np.resize(load_digits()[0].images, (count, 64))
 
 
 def measure(peer: Peer) -> dict[str, object]:
@@ -261,7 +262,7 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
     """The `Plan` that the options say; ends the program when it cannot be carried out."""
     model: Path = arguments.model.resolve()
     if not model.is_file():
-        sys.exit(f"{model}: no such file; make it with: python -m bench.peers.digits {model}")
+        sys.exit(f"{model}: no such file; make it with: maille bench model {model}")
     if min(arguments.warm_up, arguments.calls, arguments.tasks, arguments.cores) < 1:
         sys.exit("--warm-up, --calls, --tasks and --cores must be at least 1")
     return Plan(model, arguments.warm_up, arguments.calls, arguments.tasks, arguments.cores)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from bench.peers.classifier import Answer, Classifier, answer_from_bytes
 from bench.peers.measure import Images, Peer, Plan, main, overlapped, timed_calls
 from bench.peers.ray_start import RayCluster

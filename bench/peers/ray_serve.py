@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from bench.peers.classifier import Answer, Classifier, answer_from_bytes
 from bench.peers.measure import (
     AsyncCall,

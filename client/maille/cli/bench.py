@@ -11,6 +11,7 @@ from rich.table import Table
 from maille.bench.tasks import Measurement, Plan, measure_tasks
 from maille.cli import output
 from maille.cli.common import JsonOption, friendly
+from maille.digits import load_digits
 from maille.errors import SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="Measure a mesh on this machine.")
@@ -83,6 +84,17 @@ def idle(
         f"{cost.nodes} idle nodes: {cost.cpu_percent:.1f} % of a core, "
         f"{cost.memory_bytes / 1e6:.0f} MB resident, {cost.lost} not ready"
     )
+
+
+@app.command("model")
+@friendly
+def model(
+    file: Annotated[Path, typer.Argument(help="Where the ONNX file goes.")],
+) -> None:
+    """Write the digits model that the other measurements use, for the peers of `bench/peers`."""
+    digits, _ = load_digits()
+    file.write_bytes(digits.onnx)
+    output.stdout().print(f"{file}: {len(digits.onnx):,} bytes, X: float32[n, 64]")
 
 
 def read_peers(path: Path) -> list[dict[str, object]]:
