@@ -44,7 +44,8 @@ class Place:
 def runtime_directory() -> Path:
     """Where coordinators of this user on this machine leave word of themselves."""
     given = os.environ.get("MAILLE_RUNTIME_DIRECTORY")
-    return Path(given) if given else platformdirs.user_runtime_path("maille")
+    # Not the system's folder for running programs: a user without a login session has none.
+    return Path(given) if given else platformdirs.user_state_path("maille") / "running"
 
 
 async def locate(

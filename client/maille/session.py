@@ -54,6 +54,9 @@ from maille_protocol import (
 
 logger = logging.getLogger(__name__)
 
+LOGGED_WIRE_ERRORS = 20
+"""Malformed messages that are logged; the rest is only counted."""
+
 OnEnd: TypeAlias = Callable[[bytes, Outcome | None, float], None]
 """Called in the loop with task id, outcome (None: the mesh is silent) and `time.monotonic()`."""
 
@@ -219,7 +222,8 @@ class Session:
                 self._take_message(message)
             except WireError as error:
                 self.wire_errors += 1
-                logger.warning("ignored a message on %s: %s", message.topic, error)
+                if self.wire_errors <= LOGGED_WIRE_ERRORS:
+                    logger.warning("ignored a message on %s: %s", message.topic, error)
 
     def _take_message(self, message: Message) -> None:
         address = topics.parse(message.topic)

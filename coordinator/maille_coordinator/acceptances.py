@@ -11,8 +11,8 @@ from itertools import islice
 
 from maille_protocol.limits import MAX_ITEMS_PER_MESSAGE
 
-HOLD_S = 0.02
-"""Less than a tenth of the time after which a client sends a submission again."""
+HOLD_S = 0.005
+"""Longer than a short task takes, and too short for a person or a client to mind."""
 
 
 class Acceptances:

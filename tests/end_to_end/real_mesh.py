@@ -69,7 +69,8 @@ class RealMesh:
 
     def launch(self, name: str, *arguments: str, wait_for_line: bool = True) -> dict[str, object]:
         """Start `maille ...`; returns the JSON line that says it is ready."""
-        (self.directory / "home" / "run").mkdir(parents=True, exist_ok=True)
+        # Others may not enter it, else it is not used and all meshes of this user share one.
+        (self.directory / "home" / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
         log = (self.directory / f"{name}.log").open("ab")
         process = subprocess.Popen(
             [sys.executable, "-m", "maille.cli", "-v", *arguments],
@@ -96,11 +97,11 @@ class RealMesh:
             *("broker", "--kind", self.kind, "--port", str(self.broker_port), "--json"),
         )
 
-    def start_coordinator(self) -> None:
+    def start_coordinator(self, advertise: str = "--no-advertise") -> None:
         self.launch(
             "coordinator",
             *("coordinator", "--broker", self.broker_url, "--http-port", str(self.http_port)),
-            *("--no-advertise", "--json"),
+            *(advertise, "--json"),
         )
 
     def start_node(self, node: str, *options: str) -> None:

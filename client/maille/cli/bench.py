@@ -94,7 +94,8 @@ def model(
     """Write the digits model that the other measurements use, for the peers of `bench/peers`."""
     digits, _ = load_digits()
     file.write_bytes(digits.onnx)
-    output.stdout().print(f"{file}: {len(digits.onnx):,} bytes, X: float32[n, 64]")
+    text = f"{file}: {len(digits.onnx):,} bytes, X: float32[n, 64]"
+    output.stdout().print(text, markup=False, highlight=False)
 
 
 def read_peers(path: Path) -> list[dict[str, object]]:

@@ -66,8 +66,38 @@ def cast_to_model(named: Mapping[str, object], model: Model) -> dict[str, object
     }
 
 
-def read_rows(path: Path, model: Model, *, cast_types: bool) -> "Inputs | Iterator[Inputs]":
+def read_rows(
+    texts: Sequence[str], model: Model, *, cast_types: bool
+) -> "Inputs | Iterator[Inputs]":
     """The inputs of a map: arrays to be cut into rows, or (JSON lines) one task's inputs a line.
+
+    Each text is a file, or `name=file` (.npy or .csv) for one of the model's inputs.
+
+    Raises:
+        InputError, SettingsError: with the cause and what to write instead.
+    """
+    named: dict[str, object] = {}
+    for text in texts:
+        match = _NAMED.fullmatch(text)
+        if match is None:
+            if len(texts) > 1:
+                raise SettingsError(
+                    f"Several inputs need names: write --input NAME={text}. "
+                    f"The model takes {', '.join(str(spec) for spec in model.inputs)}."
+                )
+            return _read_file(Path(text), model, cast_types=cast_types)
+        path = Path(match[2])
+        if path.suffix.lower() not in {".npy", ".csv"}:
+            raise SettingsError(
+                f"{path}: an input of its own name is one array: give a .npy or .csv file."
+            )
+        array = _load_numpy(path) if path.suffix.lower() == ".npy" else _read_csv(path)
+        named[match[1]] = array
+    return cast_to_model(named, model) if cast_types else named
+
+
+def _read_file(path: Path, model: Model, *, cast_types: bool) -> "Inputs | Iterator[Inputs]":
+    """The inputs in one file.
 
     A .csv file holds numbers: one row a line, all columns together the one input of the model;
     a first line that is no numbers is taken for a heading.

@@ -78,10 +78,27 @@ async def _endpoint(url: str | None, key: str | None, mesh: str | None) -> Endpo
 
 
 def _print_result(result: "ProbeResult") -> None:
-    value = "" if result.value is None else f" ({result.value:.3g} {result.unit})"
     console = output.stdout()
-    console.print(f"{_MARKS[result.result]} {result.meaning}{value}", end="")
-    console.print(f": {result.detail}" if result.result != "pass" else "", markup=False)
+    name = result.name.replace("_", " ").replace("-", " ")
+    console.print(f"{_MARKS[result.result]} {name:<28} {_measured(result):>12}  ", end="")
+    text = result.meaning if result.result == "pass" else f"{result.detail} ({result.meaning})"
+    console.print(
+        text, markup=False, highlight=False, style="dim" if result.result == "pass" else ""
+    )
+
+
+def _measured(result: "ProbeResult") -> str:
+    """The measured value as a person would write it."""
+    value = result.value
+    if value is None:
+        return ""
+    match result.unit:
+        case "B":
+            return f"{value / 1024:.0f} KiB"
+        case "ms":
+            return f"{value:.2f} ms"
+        case unit:
+            return f"{value:,.4g} {unit}"
 
 
 def _print_verdict(report: "Report") -> None:

@@ -106,9 +106,13 @@ def map_many(
     model: ModelArgument,
     *,
     data: Annotated[
-        Path,
+        list[str],
         typer.Option(
-            "--input", "-i", help=".npz, .npy, .csv or .jsonl file, or '-' for JSON lines."
+            "--input",
+            "-i",
+            metavar="[NAME=]FILE",
+            help=".npz, .npy, .csv or .jsonl file, or '-' for JSON lines; NAME=FILE for each "
+            "input where there are several.",
         ),
     ],
     save: Annotated[
