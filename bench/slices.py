@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from maille_coordinator.slices import Stage, read_model, write_slice
+from maille_coordinator.slices import read_model, write_slice
+from maille_node.language.stage import Stage
 
 PEER = Path(__file__).parent / "peers" / "llama_cpp_speed.py"
 WARM_UP = 16

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 
-import llama_cpp  # type: ignore[import-not-found]
+import llama_cpp
 import numpy as np
 
 WARM_UP = 16

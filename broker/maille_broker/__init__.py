@@ -14,6 +14,7 @@ from maille_broker.errors import (
 )
 from maille_broker.launch import choose_kind, start_broker
 from maille_broker.link import Link
+from maille_broker.machine import lan_address, loop_factory
 from maille_broker.packets import Message, Will
 from maille_broker.running import Certificate, Kind, RunningBroker, is_loopback
 from maille_broker.runtime_files import RuntimeRecord, read_runtime_files, write_runtime_file
@@ -41,6 +42,8 @@ __all__ = [
     "browse",
     "choose_kind",
     "is_loopback",
+    "lan_address",
+    "loop_factory",
     "parse_url",
     "read_runtime_files",
     "run_probes",

@@ -69,7 +69,8 @@ def rights(role: Role, mesh: str, identity: str) -> Rights:
         case "node":
             own = f"{root}/n/{identity}"
             return Rights(
-                publish=(f"{own}/state", f"{own}/info", f"{own}/up/#"),
+                # Activations go from stage to stage without passing through the coordinator.
+                publish=(f"{own}/state", f"{own}/info", f"{own}/up/#", f"{root}/n/+/dn/act"),
                 subscribe=(f"{own}/dn/#", f"{root}/c/+"),
             )
         case "client":

@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import Callable, Mapping, Sequence
@@ -69,18 +68,6 @@ async def wait_for_http(url: str, child: ChildProcess, name: str) -> None:
 def ended_text(child: ChildProcess, name: str) -> str:
     """That a child has ended, with its last words."""
     return f"The {name} has ended. {_last_words(child)}"
-
-
-def lan_address() -> str:
-    """This machine's address on the local network; 127.0.0.1 if it has none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Sends nothing: it only asks the kernel which address it would use.
-            probe.connect(("192.0.2.1", 9))
-            address: str = probe.getsockname()[0]
-        except OSError:
-            return "127.0.0.1"
-        return address
 
 
 def _last_words(child: ChildProcess) -> str:

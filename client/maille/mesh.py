@@ -31,6 +31,7 @@ from maille.progress import MapProgress
 from maille.tasks import Task, answer_of, settings_of
 from maille.values import Inputs, count
 from maille.views import Answer, MeshDescription, Model, Node
+from maille_broker import loop_factory
 from maille_protocol import Outcome
 from maille_protocol.tensors import Array
 
@@ -77,7 +78,7 @@ class Mesh:
         """Find the mesh and connect; errors as of `AsyncMesh.open`."""
         if self._loop is not None:
             return
-        loop = _new_loop()
+        loop = loop_factory()()
         thread = threading.Thread(target=_serve, args=(loop,), name="maille mesh", daemon=True)
         thread.start()
         self._loop, self._thread = loop, thread
@@ -365,14 +366,6 @@ class Models:
     def remove(self, name: str, version: int = 0) -> None:
         """Remove one version of a model, 0 for all; UnknownModel."""
         self._mesh.wait_for(self._mesh.asynchronous.models.remove(name, version))
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -15,14 +15,19 @@ import uvicorn
 
 from maille_broker import (
     Advertisement,
+    BrokerConfigError,
     BrokerError,
+    BrokerRefused,
     BrokerUnavailable,
     PortInUse,
     RuntimeRecord,
     is_loopback,
+    lan_address,
+    loop_factory,
     write_runtime_file,
 )
 from maille_coordinator.api import create_app
+from maille_coordinator.models import ModelsError
 from maille_coordinator.settings import CoordinatorSettings
 from maille_coordinator.shell import AnotherCoordinator, Coordinator
 from maille_coordinator.store import StoreError
@@ -33,6 +38,8 @@ FIRST_CONNECT_TIMEOUT_S = 15.0
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
+EXIT_REFUSED = 3
+EXIT_UNREACHABLE = 4
 
 
 class SettingsError(Exception):
@@ -49,6 +56,14 @@ class CoordinatorService:
                 "network could use the mesh. Set a key (MAILLE_KEY or --key-file), or listen on "
                 "127.0.0.1."
             )
+        try:
+            settings.state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SettingsError(
+                f"the state directory {settings.state_directory} cannot be used "
+                f"({error.strerror}): make it writable, or give another one with "
+                "--state-directory"
+            ) from error
         self.settings = settings
         self.coordinator = Coordinator(settings, version=importlib.metadata.version("maille"))
         self.ready = asyncio.Event()
@@ -192,17 +207,7 @@ def _reachable(host: str) -> str:
     """An address that other machines can use in place of "all interfaces"."""
     if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return f"[{host}]" if ":" in host else host
-    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        # Sends nothing: only asks the kernel which address it would use.
-        probe.connect(("192.0.2.1", 9))
-        address: str = probe.getsockname()[0]
-    except OSError:
-        return socket.gethostname()
-    else:
-        return address
-    finally:
-        probe.close()
+    return lan_address()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -242,20 +247,20 @@ def run_coordinator(
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(main())
-    except SettingsError as error:
+    except (SettingsError, StoreError, ModelsError, BrokerError, AnotherCoordinator) as error:
         sys.stderr.write(f"maille: {error}\n")
-        return EXIT_SETTINGS
-    except (StoreError, BrokerError, AnotherCoordinator) as error:
-        sys.stderr.write(f"maille: {error}\n")
-        return EXIT_FAILED
+        return exit_status(error)
     return EXIT_OK
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """The event loop: uvloop where it is installed and not switched off: a fifth less time a message."""
-    if os.environ.get("MAILLE_UVLOOP") != "0":
-        with contextlib.suppress(ImportError):
-            import uvloop  # noqa: PLC0415 - not on every platform
-
-            return uvloop.new_event_loop
-    return asyncio.new_event_loop
+def exit_status(error: Exception) -> int:
+    """The exit status that an error ends in; the same as those of the `maille` command."""
+    match error:
+        case SettingsError() | BrokerConfigError():
+            return EXIT_SETTINGS
+        case BrokerRefused():
+            return EXIT_REFUSED
+        case BrokerUnavailable():
+            return EXIT_UNREACHABLE
+        case _:
+            return EXIT_FAILED

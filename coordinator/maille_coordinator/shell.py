@@ -61,6 +61,7 @@ from maille_coordinator.wire import Wire
 from maille_protocol import (
     Accepted,
     CoordinatorState,
+    Envelope,
     ErrorCode,
     ModelReference,
     Offer,
@@ -80,6 +81,9 @@ logger = logging.getLogger(__name__)
 
 LOCAL_CLIENT = "http"
 """Client id of tasks that come in through the HTTP API; it has no topics."""
+
+MAX_EPOCH_TO_FOLLOW = 1 << 62
+"""What the journal can count beyond."""
 
 STALL_TICK_S = 0.25
 STALL_MS = 500.0
@@ -145,6 +149,7 @@ class Coordinator:
                 default_max_attempts=settings.default_max_attempts,
                 remembered_ids=settings.keep_ended_tasks,
             ),
+            stored_size=self._stored_size,
         )
         self.wire = Wire(settings.mesh, settings.name, boot=secrets.randbits(63) | 1, epoch=epoch)
         self._failed = asyncio.get_running_loop().create_future()
@@ -239,8 +244,12 @@ class Coordinator:
         self._rounds += 1
         self.take(*self.wire.read(messages))
         for name, envelope in self.wire.others:
-            self._other_coordinator(name, envelope.epoch, envelope.message)
+            self._other_coordinator(name, envelope)
         self.wire.others.clear()
+        if self.wire.overwritten:
+            # Whoever comes next finds the mesh by what the broker keeps.
+            self.wire.overwritten = False
+            self.announce(online=True)
 
     def _on_up(self) -> None:
         self.connected.set()
@@ -256,17 +265,25 @@ class Coordinator:
         self._timer = None
         self.take(TimeReached())
 
-    def _other_coordinator(self, name: str, epoch: int, message: object) -> None:
-        if not isinstance(message, CoordinatorState) or not message.online:
+    def _other_coordinator(self, name: str, envelope: Envelope) -> None:
+        message, epoch = envelope.message, envelope.epoch
+        if not isinstance(message, CoordinatorState):
             return
-        if epoch < self.core.epoch:
-            self.announce(online=True)
+        # Two that started in the same second with new journals: their boot numbers decide.
+        if (epoch, envelope.boot) < (self.core.epoch, self.wire.boot):
+            if message.online or name == self.settings.name:
+                # Also over the will of one that had our name: the broker keeps the last word.
+                self.announce(online=True)
         elif self._failed is not None and not self._failed.done():
+            if epoch < MAX_EPOCH_TO_FOLLOW:
+                # So that the next start is newer, whatever the clocks say.
+                self._store.next_epoch(minimum=epoch)
             self._failed.set_exception(
                 AnotherCoordinator(
                     f"coordinator {name!r} leads mesh {self.settings.mesh!r} with epoch {epoch}, "
-                    f"newer than ours ({self.core.epoch}). Stop it, or give this mesh another "
-                    f"name with --mesh."
+                    f"ours is {self.core.epoch}: nodes obey the newer one, so this one ends. Stop "
+                    "the other one, or give this mesh another name with --mesh; if the other one "
+                    "has stopped already, start this one again."
                 )
             )
 
@@ -518,6 +535,10 @@ class Coordinator:
     def events(self) -> AsyncIterator[MeshEvent]:
         """Events from now on."""
         return self._streams.listen()
+
+    def _stored_size(self, sha256: bytes) -> int | None:
+        info = self.artefacts.info(sha256.hex())
+        return None if info is None else info.size_bytes
 
     def _end(self, task_id: bytes) -> TaskEnd | None:
         return self.core.end_of(task_id) or self._store.end(task_id)

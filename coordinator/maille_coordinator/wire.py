@@ -39,6 +39,10 @@ class Wire:
         """Malformed messages by kind of topic."""
         self.others: list[tuple[str, Envelope]] = []
         """What other coordinators of this mesh said; the shell takes these."""
+        self.overwritten = False
+        """Somebody cleared or replaced what the broker keeps of this coordinator with what is no
+        coordinator's message; the shell takes this."""
+        self._own_topic = topics.COORDINATOR.on(mesh, name)
         self._seq = 0
         self._link: Link | None = None
 
@@ -85,6 +89,7 @@ class Wire:
                 event = self._event(message)
             except WireError as error:
                 self._fault(message, error)
+                self.overwritten |= message.topic == self._own_topic
             else:
                 if event is not None:
                     yield event
@@ -93,6 +98,7 @@ class Wire:
         address = topics.parse(message.topic)
         topic = address.topic
         if not message.payload and topic.retain:
+            self.overwritten |= message.topic == self._own_topic
             return None  # the topic was cleared
         envelope = unpack(message.payload, frozenset({topic.message}))
         match topic.party:

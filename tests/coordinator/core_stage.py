@@ -55,6 +55,11 @@ DIGITS = ModelRecord(
 )
 
 
+def node_info(node: str, *, slots: int = 8, cores: int = 2) -> NodeInfo:
+    measured = Measured(cores=cores)
+    return NodeInfo(NodeKind.PC, node, "test", slots, (ModelFormat.ONNX,), 48 * 1024, measured)
+
+
 def task_id(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
@@ -100,16 +105,7 @@ class Stage:
 
     def join(self, node: str, *, slots: int = 8, boot: int = 1, cores: int = 2) -> list[Action]:
         actions = self.say(node, NodeStatus(NodeState.INIT), boot=boot)
-        info = NodeInfo(
-            NodeKind.PC,
-            node,
-            "test",
-            slots,
-            (ModelFormat.ONNX,),
-            48 * 1024,
-            Measured(cores=cores),
-        )
-        actions += self.say(node, info, boot=boot)
+        actions += self.say(node, node_info(node, slots=slots, cores=cores), boot=boot)
         return actions + self.say(node, NodeStatus(NodeState.READY), boot=boot)
 
     def beat(

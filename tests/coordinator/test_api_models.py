@@ -246,3 +246,35 @@ def test_names_that_are_no_digest(tmp_path: Path, name: str) -> None:
         assert error_of(unknown)[:2] == (404, "unknown_artefact")
 
     play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "shortened", "missing"])
+def test_a_file_that_the_disk_has_damaged(tmp_path: Path, harm: str) -> None:
+    """Noticed at its first download, told to whoever asks next, mended by adding it again."""
+
+    async def scenario(service: MemoryService, client: httpx.AsyncClient) -> None:
+        data = add_bias(1.0)
+        address = f"/api/artefacts/{digest_of(data)}"
+        model = (await add(client, data)).json()
+        path = service.artefacts.path(digest_of(data))
+        match harm:
+            case "flipped":
+                path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            case "shortened":
+                path.write_bytes(data[:-1])
+            case _:
+                path.unlink()
+        first = await client.get(address)
+        assert harm == "missing" or first.content != data
+        told = error_of(await client.get(address))
+        assert told[:2] == (410, "artefact_damaged")
+        assert "send it again" in told[2]
+        assert (await client.head(address)).status_code == 404
+        again = await add(client, data)
+        assert (again.status_code, again.json()) == (200, model)
+        assert (await client.get(address)).content == data
+        info = service.artefacts.info(digest_of(data))
+        assert info is not None
+        assert info.expires_at_unix_s is None
+
+    play(tmp_path, scenario)

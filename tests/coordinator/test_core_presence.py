@@ -1,6 +1,6 @@
 """Who is there: births, wills, silence, stalls, and two devices with one id."""
 
-from core_stage import EPOCH, Stage, offers, sent_to, task_id
+from core_stage import EPOCH, Stage, node_info, offers, sent_to, task_id
 
 from maille_coordinator.core.actions import ClearRetained
 from maille_coordinator.core.events import (
@@ -109,6 +109,15 @@ def test_a_node_that_never_announced_itself_is_asked_to(stage: Stage) -> None:
     stage.pass_time(5000)
     assert sent_to(stage.beat("a"), "a")
     assert stage.core.counters.messages_unannounced == 3
+
+
+def test_a_birth_is_an_announcement_before_it_says_ready(stage: Stage) -> None:
+    stage.say("a", NodeStatus(NodeState.INIT))
+    stage.say("a", node_info("a"))
+    assert not sent_to(stage.beat("a"), "a")
+    assert stage.core.counters.messages_unannounced == 0
+    # Another process of this id has announced nothing yet.
+    assert sent_to(stage.beat("a", boot=2), "a")
 
 
 def test_two_devices_with_one_id_the_newcomer_must_go(stage: Stage) -> None:

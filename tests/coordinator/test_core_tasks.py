@@ -1,12 +1,17 @@
 """What becomes of tasks: events in, actions out."""
 
+from random import Random
+
 import pytest
 from core_stage import DIGITS, EPOCH, INPUT, OUTPUT, Stage, offers, sent_to, task_id
 
+from maille_coordinator.core import Core
 from maille_coordinator.core.actions import Accept, SendOffers, Tell, TellFromJournal, Write
 from maille_coordinator.core.events import (
+    BrokerConnected,
     ClientSpoke,
     DrainAsked,
+    ModelAdded,
     ModelRemoved,
     ResumeAsked,
     TasksRestored,
@@ -284,7 +289,7 @@ def test_what_is_refused_names_cause_and_next_step(
     stage: Stage, options: dict[str, object], code: ErrorCode, text: str
 ) -> None:
     stage.join("a")
-    actions = stage.submit(1, **options)
+    actions = stage.submit(1, **options)  # type: ignore[arg-type]
     [outcome] = stage.told
     assert (outcome.status, outcome.code) == (OutcomeStatus.REJECTED, code)
     assert isinstance(outcome.content, bytes)
@@ -429,3 +434,40 @@ def test_a_slow_node_gets_less_and_a_fast_one_more(stage: Stage) -> None:
             for node, found in held.items():
                 stage.beat(node, *[(i, a) for i, a, _ in found], warm=(DIGITS.sha256[:8],))
     assert given["fast"] > 10 * given["slow"] > 0
+
+
+def test_a_reference_must_name_what_is_there() -> None:
+    """A name that leads nowhere, or a wrong size, would otherwise fail on node after node."""
+    sizes = {b"s" * 32: 50_000}
+    stage = Stage(Core(epoch=EPOCH, random=Random(1), stored_size=sizes.get))
+    stage.do(ModelAdded(DIGITS))
+    stage.do(BrokerConnected())
+    stage.join("a")
+    for number, (reference, words) in enumerate(
+        (
+            (Reference(b"s" * 32, 49_999), "send its true size"),
+            (Reference(b"s" * 32, 0), "send its true size"),
+            (Reference(b"t" * 32, 50_000), "upload them first"),
+        )
+    ):
+        assert not offers(stage.submit(number, content=reference))
+        assert stage.told[-1].status is OutcomeStatus.REJECTED
+        assert stage.told[-1].code is ErrorCode.INPUT_MALFORMED
+        assert isinstance(stage.told[-1].content, bytes)
+        assert words in stage.told[-1].content.decode()
+    assert offers(stage.submit(9, content=Reference(b"s" * 32, 50_000)))
+
+
+def test_a_model_added_again_is_tried_again_at_once(stage: Stage) -> None:
+    """Its bytes were damaged, nodes failed with it and were left alone; now they are good."""
+    stage.join("a")
+    given = offers(stage.submit(1, max_attempts=3))
+    while given:
+        ((_, offer),) = given
+        pair = (offer.task_id, offer.attempt)
+        stage.answer("a", pair, status=ResultStatus.FAILED, code=ErrorCode.ARTEFACT_CORRUPT)
+        given = offers(stage.pass_time(400))
+        stage.beat("a")
+    assert stage.told[-1].status is OutcomeStatus.DEAD
+    assert not offers(stage.submit(2))
+    assert [offer.task_id for _, offer in offers(stage.do(ModelAdded(DIGITS)))] == [task_id(2)]

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -83,13 +84,13 @@ def test_no_live_node_is_listed_lost_under_full_load(tmp_path: Path) -> None:
         client.models.add(write_slow_model(tmp_path / "slow.onnx"), name="slow")
         until_s = time.monotonic() + SOAK_S
 
-        def questions() -> object:
+        def questions() -> Iterator[np.ndarray[tuple[int], np.dtype[np.float32]]]:
             number = 0
             while time.monotonic() < until_s:
                 number += 1
                 yield np.array([number % 1000], np.float32)
 
-        done = sum(1 for _ in client.map("slow", questions()))  # type: ignore[arg-type]
+        done = sum(1 for _ in client.map("slow", questions()))
         assert done > 1000
         assert mesh.metric("nodes_lost_total") == 0
         assert mesh.metric("tasks_done_total") == done

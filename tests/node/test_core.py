@@ -133,7 +133,7 @@ def test_a_duplicate_stops_without_a_farewell_on_the_others_state_topic() -> Non
     stop = driver.only(events.Stop)
     assert stop.reason is StopReason.DUPLICATE
     assert "10.0.0.2" in stop.text
-    assert "another name" in stop.text
+    assert "another id" in stop.text
     assert driver.states() == []
     assert driver.up() == []
 

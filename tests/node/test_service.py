@@ -495,7 +495,7 @@ def test_a_duplicate_stops_with_its_own_exit_code(
             mesh.send(topics.NODE_CONTROL, ControlOrder(Control.STOP_DUPLICATE, second, "two"))
             code, log = await exit_of(other)
             assert code == EXIT_DUPLICATE, log
-            assert "another name" in log
+            assert "another id" in log
         beats = len(mesh.heartbeats)
         await mesh.until(lambda: len(mesh.heartbeats) > beats)
         assert node.poll() is None

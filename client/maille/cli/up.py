@@ -14,7 +14,6 @@ from rich.live import Live
 from maille import keys
 from maille.children import (
     ended_text,
-    lan_address,
     maille_command,
     start_child,
     wait_for_http,
@@ -27,7 +26,7 @@ from maille.errors import MailleError
 from maille.http_api import HttpApi
 from maille.locate import DEFAULT_MESH
 from maille.views import Node
-from maille_broker import PortInUse, RunningBroker, start_broker
+from maille_broker import PortInUse, RunningBroker, lan_address, start_broker
 from maille_broker.process import ChildProcess
 from maille_broker.running import check_port, free_port, write_private
 

@@ -1,6 +1,8 @@
 """/api/artefacts: bytes by their SHA-256, up and down, in parts where need be."""
 
 import asyncio
+import hashlib
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -13,7 +15,10 @@ from maille_coordinator.api.body import chunks, content_length, drain
 from maille_coordinator.api.context import Context
 from maille_coordinator.api.errors import ApiError, described
 from maille_coordinator.api.ranges import given_part, wanted_range
-from maille_coordinator.models import ArtefactBusy, ArtefactError, ArtefactInfo
+from maille_coordinator.models import ArtefactBusy, ArtefactError, ArtefactInfo, ArtefactStore
+from maille_coordinator.models.artefact_info import damaged
+
+_LOGGER = logging.getLogger(__name__)
 
 _READ_BYTES = 512 * 1024
 
@@ -60,10 +65,14 @@ def router(context: Context) -> APIRouter:
     @routes.get(
         "/api/artefacts/{sha256}",
         response_class=StreamingResponse,
-        responses={**_BYTES_ANSWER, **described(404, 416)},
+        responses={**_BYTES_ANSWER, **described(404, 410, 416)},
     )
     async def download(request: Request, sha256: str) -> Response:
-        """The bytes, or with a `Range` header some of them."""
+        """The bytes, or with a `Range` header some of them.
+
+        All of them are checked against their name on the way out. A file that the disk has damaged
+        is removed then: whoever asks next is told (410), and it can be uploaded again.
+        """
         path = artefacts.path(sha256)
         info = artefacts.touch_transient(sha256)
         headers = _headers(info)
@@ -78,9 +87,13 @@ def router(context: Context) -> APIRouter:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size_bytes}"
         headers["Content-Length"] = str(end - start)
         # Opened now: it may be removed while it is sent.
-        file = await asyncio.to_thread(_open, path, start)
+        try:
+            file = await asyncio.to_thread(_open, path, start)
+        except FileNotFoundError:
+            artefacts.remove_damaged(sha256)
+            raise damaged(sha256) from None
         return StreamingResponse(
-            _pieces(file, end - start),
+            _checked(file, sha256, artefacts) if span is None else _pieces(file, end - start),
             206 if span is not None else 200,
             headers,
             "application/octet-stream",
@@ -164,6 +177,27 @@ def _open(path: Path, start: int) -> BinaryIO:
     file = path.open("rb")
     file.seek(start)
     return file
+
+
+async def _checked(file: BinaryIO, sha256: str, artefacts: ArtefactStore) -> AsyncIterator[bytes]:
+    """The whole file; removed from the store if it is not what its name says."""
+    digest = hashlib.sha256()
+
+    def read() -> bytes:
+        piece = file.read(_READ_BYTES)
+        digest.update(piece)
+        return piece
+
+    with file:
+        while piece := await asyncio.to_thread(read):
+            yield piece
+    if digest.hexdigest() != sha256:
+        _LOGGER.error(
+            "artefact %s was damaged on the disk: removed; send it again (a model: "
+            "`maille models add`), and look after that disk",
+            sha256,
+        )
+        artefacts.remove_damaged(sha256)
 
 
 async def _pieces(file: BinaryIO, length: int) -> AsyncIterator[bytes]:

@@ -17,6 +17,7 @@ from maille_coordinator.models import (
     ArtefactOffset,
     ArtefactStoreFull,
     ArtefactTooLarge,
+    DamagedArtefact,
     InspectionError,
     InvalidArtefactName,
     InvalidModelName,
@@ -31,6 +32,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _OF_MODELS: Mapping[type[ModelsError], tuple[int, str]] = {
     InvalidArtefactName: (400, "invalid_sha256"),
+    DamagedArtefact: (410, "artefact_damaged"),
     UnknownArtefact: (404, "unknown_artefact"),
     ArtefactMismatch: (422, "artefact_mismatch"),
     ArtefactTooLarge: (413, "artefact_too_large"),
@@ -53,6 +55,7 @@ DESCRIBED = {
         401: "The key is missing or wrong.",
         404: "There is no such thing.",
         409: "The thing is in a state that does not allow this.",
+        410: "It was damaged on the coordinator's disk; send it again.",
         413: "Too large; the message names the limit and its setting.",
         415: "The body's type is not taken here.",
         416: "The range lies outside of the artefact.",

@@ -64,6 +64,9 @@ def router(context: Context) -> APIRouter:
         digest = bytes.fromhex(wanted.sha256)
         known = _same(catalogue.list(), wanted.name, digest)
         if known is not None:
+            # Its bytes may have come anew, after the first ones were damaged.
+            await artefacts.keep(wanted.sha256)
+            service.add_model(known)
             response.status_code = 200
             return views.model(known)
         async with context.inspections:

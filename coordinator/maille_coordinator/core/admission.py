@@ -1,6 +1,6 @@
 """What may become a task: known model, fitting inputs, a node that can be meant."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -12,6 +12,9 @@ from maille_protocol.tensors import decode_tensors
 
 Refusal = tuple[ErrorCode, str]
 """Code and a text that names cause and next step."""
+
+StoredSize = Callable[[bytes], int | None]
+"""Size of the artefact with this SHA-256, None if there is none; read from memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +28,15 @@ class Admitted:
 class Admission:
     """Checks submissions before they become tasks."""
 
-    def __init__(self, models: Mapping[ModelKey, ModelRecord], max_input_bytes: int) -> None:
+    def __init__(
+        self,
+        models: Mapping[ModelKey, ModelRecord],
+        max_input_bytes: int,
+        stored_size: StoredSize | None = None,
+    ) -> None:
         self._models = models
         self._max_input_bytes = max_input_bytes
+        self._stored_size = stored_size
 
     def check(self, submit: Submit, registry: Registry) -> Admitted:
         """Check every submission of a message."""
@@ -64,13 +73,33 @@ class Admission:
                     f"{self._max_input_bytes}: send less at once, or raise max_input_bytes"
                 )
                 return (ErrorCode.INPUT_TOO_LARGE, text)
-            return None  # the node checks them when it has fetched them
+            return self._reference(content)  # the node checks them when it has fetched them
         try:
             tensors = decode_tensors(content)
         except WireError as error:
             return (ErrorCode.INPUT_MALFORMED, f"the inputs are not readable: {error}")
         mismatch = check_inputs(model.inputs, tensors)
         return None if mismatch is None else (mismatch.code, mismatch.text)
+
+    def _reference(self, content: Reference) -> Refusal | None:
+        """A name that leads nowhere, or to something else, would fail on node after node."""
+        if self._stored_size is None:
+            return None
+        stored = self._stored_size(content.sha256)
+        name = content.sha256.hex()
+        if stored is None:
+            text = (
+                f"the inputs are named as artefact {name[:12]}, which this coordinator does not "
+                f"have: upload them first (PUT /api/artefacts/{name})"
+            )
+            return (ErrorCode.INPUT_MALFORMED, text)
+        if stored != content.size_bytes:
+            text = (
+                f"the inputs are named as artefact {name[:12]} of {content.size_bytes} bytes, the "
+                f"one of that name has {stored}: send its true size"
+            )
+            return (ErrorCode.INPUT_MALFORMED, text)
+        return None
 
     def _unknown_model(self, submit: Submit) -> str:
         names = sorted({name for name, _ in self._models})

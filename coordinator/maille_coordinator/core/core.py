@@ -21,7 +21,7 @@ from maille_coordinator.core.actions import (
     WakeAt,
     Write,
 )
-from maille_coordinator.core.admission import Admission
+from maille_coordinator.core.admission import Admission, StoredSize
 from maille_coordinator.core.attempts import Attempts
 from maille_coordinator.core.counters import Counters
 from maille_coordinator.core.dispatch import Dispatcher
@@ -86,7 +86,14 @@ class CoreLimits:
 class Core:
     """All that a coordinator knows and decides."""
 
-    def __init__(self, *, epoch: int, random: Random, limits: CoreLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: int,
+        random: Random,
+        limits: CoreLimits | None = None,
+        stored_size: StoredSize | None = None,
+    ) -> None:
         self.epoch = epoch
         self.limits = limits or CoreLimits()
         self.counters = Counters()
@@ -96,7 +103,7 @@ class Core:
         self._timers = Timers()
         self._scheduler = Scheduler(random)
         self._presence = Presence(self.registry, self.counters)
-        self._admission = Admission(self.models, self.limits.max_input_bytes)
+        self._admission = Admission(self.models, self.limits.max_input_bytes, stored_size)
         self._life = Lifecycle(
             models=self.models,
             registry=self.registry,
@@ -143,6 +150,8 @@ class Core:
                             self._cancel(client, task_id, now_ms)
             case ModelAdded(model):
                 self.models[model.name, model.version] = model
+                # Added again because its bytes were damaged: nodes get a new chance at once.
+                self._scheduler.forgive(self.registry, (model.name, model.version))
             case ModelRemoved(name, version):
                 self._remove_model(name, version, now_ms)
             case TasksRestored():

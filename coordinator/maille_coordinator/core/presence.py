@@ -103,7 +103,10 @@ class Presence:
                     self._move(heard, record, PresenceEvent.HEARD, "heard again", now_ms)
             case _:
                 pass
-        announced = record.info is not None and record.state is not NodeState.INIT
+        # A birth says the state, then the capabilities, then what is held: in this order.
+        announced = record.info is not None and (
+            record.state is not NodeState.INIT or record.last_state_seq > 0
+        )
         if not (announced or retained or isinstance(message, NodeStatus | NodeInfo)):
             self._counters.messages_unannounced += 1
             self._ask_rebirth(heard, record, now_ms)

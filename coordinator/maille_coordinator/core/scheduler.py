@@ -10,6 +10,7 @@ How much a node may hold is bounded by its slots and, so that work stays where i
 moved, by what it does in `HORIZON_MS`.
 """
 
+from collections.abc import Iterable
 from random import Random
 
 from maille_coordinator.core.registry import ModelKey, ModelSkill, NodeRecord
@@ -198,6 +199,15 @@ class Scheduler:
     def learn_busy(self, record: NodeRecord, now_ms: float) -> None:
         """Note that a node said it was full: leave it alone for a moment."""
         record.window_closed_until_ms = now_ms + BUSY_PAUSE_MS
+
+    def forgive(self, records: Iterable[NodeRecord], key: ModelKey) -> None:
+        """Forget failures with a model whose cause has gone."""
+        for record in records:
+            skill = record.skills.get(key)
+            if skill is not None:
+                skill.failures_in_row = 0
+                skill.closed_until_ms = 0.0
+        self.capacity_changes += 1
 
     def forget_model(self, key: ModelKey) -> None:
         """Drop what was learnt of a model that is gone."""

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from maille_coordinator.models.errors import InvalidArtefactName, UnknownArtefact
+from maille_coordinator.models.errors import DamagedArtefact, InvalidArtefactName, UnknownArtefact
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -37,6 +37,14 @@ def checked_name(text: str) -> str:
 def is_over(info: ArtefactInfo, now_unix_s: float) -> bool:
     """Whether a transient artefact's time has passed."""
     return info.expires_at_unix_s is not None and info.expires_at_unix_s <= now_unix_s
+
+
+def damaged(sha256: str) -> DamagedArtefact:
+    """The error for an artefact whose file was found damaged."""
+    return DamagedArtefact(
+        f"artefact {sha256} was damaged on the coordinator's disk and was removed: send it again "
+        f"(a model: `maille models add`; anything else: PUT /api/artefacts/{sha256})"
+    )
 
 
 def unknown(sha256: str) -> UnknownArtefact:

@@ -21,6 +21,7 @@ from pathlib import Path
 from maille_coordinator.models.artefact_info import (
     ArtefactInfo,
     checked_name,
+    damaged,
     is_name,
     is_over,
     unknown,
@@ -74,6 +75,7 @@ class ArtefactStore:
         self._clock = clock
         self._receiving: dict[str, asyncio.Event] = {}
         self._known: dict[str, ArtefactInfo] = {}
+        self._damaged: set[str] = set()
         try:
             for folder in (directory, self._transient, self._partial):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -228,6 +230,12 @@ class ArtefactStore:
             self._complete_bytes -= info.size_bytes
         self._path(info).unlink(missing_ok=True)
 
+    def remove_damaged(self, sha256: str) -> None:
+        """Delete an artefact whose file is not what its name says, and remember that it was."""
+        if sha256 in self._known:
+            self._damaged.add(sha256)
+            self.remove(sha256)
+
     def prune(self) -> int:
         """Delete transient artefacts whose time is over and old parts; returns how many."""
         now = self._clock()
@@ -274,7 +282,7 @@ class ArtefactStore:
     def _existing(self, sha256: str) -> ArtefactInfo:
         info = self._known.get(checked_name(sha256))
         if info is None:
-            raise unknown(sha256)
+            raise damaged(sha256) if sha256 in self._damaged else unknown(sha256)
         return info
 
     def _path(self, info: ArtefactInfo) -> Path:
@@ -345,6 +353,7 @@ class ArtefactStore:
         info = ArtefactInfo(sha256, part.length, True, self._clock() + self._ttl_s)
         part.move_to(self._transient / sha256)
         self._known[sha256] = info
+        self._damaged.discard(sha256)
         self._complete_bytes += info.size_bytes
         return self.touch_transient(sha256)
 

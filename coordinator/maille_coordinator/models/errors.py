@@ -4,6 +4,7 @@ ModelsError
 ├── ArtefactError
 │   ├── InvalidArtefactName  not 64 hexadecimal digits
 │   ├── UnknownArtefact      upload it first
+│   │   └── DamagedArtefact  it was there, but not what its name says: upload it again
 │   ├── ArtefactMismatch     the bytes are not what their name says: send them again
 │   ├── ArtefactTooLarge     above the limit for one artefact
 │   ├── ArtefactOffset       go on at `length_bytes` instead
@@ -31,6 +32,10 @@ class InvalidArtefactName(ArtefactError):
 
 class UnknownArtefact(ArtefactError):
     """Raised when there is no complete artefact of this name."""
+
+
+class DamagedArtefact(UnknownArtefact):
+    """Raised when an artefact had to be removed because its file was no longer what it was."""
 
 
 class ArtefactMismatch(ArtefactError):

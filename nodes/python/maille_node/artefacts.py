@@ -257,7 +257,9 @@ class ArtefactCache:
                         trouble = self._status_text(response)
                     else:
                         raise TaskProblem(
-                            ErrorCode.ARTEFACT_UNAVAILABLE,
+                            ErrorCode.ARTEFACT_CORRUPT
+                            if status == 410
+                            else ErrorCode.ARTEFACT_UNAVAILABLE,
                             f"artefact {sha256.hex()[:12]}: {self._status_text(response)}",
                         )
             except httpx.HTTPError as error:
@@ -309,6 +311,11 @@ class ArtefactCache:
         if status in {401, 403}:
             reason = self._no_key_reason or "give this node the coordinator's key"
             return f"{where} refused the key (HTTP {status}): {reason}"
+        if status == 410:
+            return (
+                f"the copy at {where} was damaged on the disk and is gone (HTTP 410): add the "
+                "model, or send the input, again"
+            )
         if status == 404:
             return f"{where} does not have it (HTTP 404): add the model again"
         return f"{where} answered HTTP {status}"

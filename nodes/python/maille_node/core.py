@@ -195,7 +195,7 @@ class NodeCore:
                     reason = f" ({order.reason})" if order.reason else ""
                     text = (
                         f"another node with this id is in the mesh{reason}: "
-                        "stop the other one, or give this one another name"
+                        "stop the other one, or give this one another id (`maille node --id ...`)"
                     )
                     # No farewell on the state topic: it belongs to the other node.
                     voice.do(events.Stop(StopReason.DUPLICATE, text))

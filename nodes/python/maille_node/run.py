@@ -7,16 +7,11 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
-from maille_broker import BrokerConfigError, BrokerError, BrokerRefused
+from maille_broker import BrokerConfigError, BrokerError, BrokerRefused, loop_factory
 from maille_node.errors import SettingsError
 from maille_node.events import StopReason
 from maille_node.service import NodeService
 from maille_node.settings import NodeSettings
-
-try:
-    import uvloop
-except ImportError:  # not made for every system
-    uvloop = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +76,5 @@ async def _serve(service: NodeService) -> StopReason:
 
 
 def _run_loop(work: Coroutine[None, None, Value]) -> Value:
-    with asyncio.Runner(
-        loop_factory=uvloop.new_event_loop if uvloop is not None else None
-    ) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(work)
