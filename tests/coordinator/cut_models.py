@@ -3,7 +3,8 @@
 from itertools import pairwise
 from pathlib import Path
 
-from maille_coordinator.slices import LanguageModel, Stage, write_slice
+from maille_coordinator.slices import LanguageModel, write_slice
+from maille_node.language.stage import Stage
 
 
 def cut(model: LanguageModel, folder: Path, count: int) -> list[Stage]:

@@ -11,16 +11,16 @@ from gguf import GGMLQuantizationType as Kind
 from tiny_gguf import TinyModel, write_tiny
 
 from maille_coordinator.slices import (
-    ActivationError,
     LanguageModel,
     LanguageModelError,
     ModelFileError,
     SliceError,
-    Stage,
     UnsupportedModelError,
     read_model,
     write_slice,
 )
+from maille_node.language.slice_errors import ActivationRefused, SliceUnusable
+from maille_node.language.stage import Stage
 
 
 @pytest.fixture
@@ -174,15 +174,15 @@ def test_a_damaged_slice_is_refused(model: LanguageModel, tmp_path: Path) -> Non
         content[:-200] + bytes(200),
     ):
         path.write_bytes(damaged)
-        with pytest.raises(SliceError, match=r"fetch it again|update onnxruntime"):
+        with pytest.raises(SliceUnusable, match=r"fetch it again|update onnxruntime"):
             Stage.open(path)
 
 
 def test_a_slice_under_another_name_is_refused(model: LanguageModel, tmp_path: Path) -> None:
     path = write_slice(model, 0, 1, tmp_path, with_embedding=True, with_head=True).path
-    with pytest.raises(SliceError, match="stored under its SHA-256"):
+    with pytest.raises(SliceUnusable, match="stored under its SHA-256"):
         Stage.open(path.rename(tmp_path / "slice"))
-    with pytest.raises(SliceError, match="cannot read the slice"):
+    with pytest.raises(SliceUnusable, match="cannot read the slice"):
         Stage.open(path)
 
 
@@ -207,10 +207,10 @@ def test_hostile_inputs_are_refused_and_leave_the_cache_as_it_was(
         np.array([1.0], np.float32),
         np.arange(6),
     ):
-        with pytest.raises(ActivationError):
+        with pytest.raises(ActivationRefused):
             first.run(cache, tokens)
         assert cache.length == 3
-    with pytest.raises(ActivationError, match="no head"):
+    with pytest.raises(ActivationRefused, match="no head"):
         first.run(cache, np.arange(2), [0])
 
     other = second.new_cache(8)
@@ -222,22 +222,22 @@ def test_hostile_inputs_are_refused_and_leave_the_cache_as_it_was(
         np.where(good == good[1, 2], np.float32(np.nan), good),
         np.full_like(good, np.inf),
     ):
-        with pytest.raises(ActivationError):
+        with pytest.raises(ActivationRefused):
             second.run(other, hidden, [0])
         assert other.length == 0
     for rows in ([3], [-1]):
-        with pytest.raises(ActivationError, match="rows of logits"):
+        with pytest.raises(ActivationRefused, match="rows of logits"):
             second.run(other, good, rows)
     assert np.isfinite(second.run(other, good, [0, 2])).all()
 
 
 def test_a_context_longer_than_the_models_is_refused(model: LanguageModel, tmp_path: Path) -> None:
     stage = Stage.open(write_slice(model, 0, 1, tmp_path, with_embedding=True, with_head=True).path)
-    with pytest.raises(ActivationError, match=r"context of 128 tokens, 129 were asked"):
+    with pytest.raises(ActivationRefused, match=r"context of 128 tokens, 129 were asked"):
         stage.new_cache(129)
     full = stage.new_cache(128)
     stage.run(full, np.arange(128), [127])
-    with pytest.raises(ActivationError, match="129 positions do not fit"):
+    with pytest.raises(ActivationRefused, match="129 positions do not fit"):
         stage.run(full, np.arange(1))
 
 
@@ -255,10 +255,10 @@ def test_handed_over_keys_that_do_not_fit_are_refused(model: LanguageModel, tmp_
         np.full_like(handed, np.nan),
         np.concatenate([handed, handed], axis=3),
     ):
-        with pytest.raises(ActivationError):
+        with pytest.raises(ActivationRefused):
             other.write(wrong)
         assert other.length == 0
-    with pytest.raises(ActivationError, match="holds 5 positions"):
+    with pytest.raises(ActivationRefused, match="holds 5 positions"):
         cache.read(2, 6)
-    with pytest.raises(ActivationError, match="holds 5 positions"):
+    with pytest.raises(ActivationRefused, match="holds 5 positions"):
         cache.truncate(6)

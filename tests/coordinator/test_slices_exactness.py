@@ -10,13 +10,12 @@ from gguf import GGMLQuantizationType as Kind
 from tiny_gguf import TinyModel, reference_logits, write_tiny
 
 from maille_coordinator.slices import (
-    KeyValueCache,
     LanguageModel,
-    Stage,
-    probe_kernels,
     read_model,
     write_slice,
 )
+from maille_node.language.probe import probe_kernels
+from maille_node.language.stage import KeyValueCache, Stage
 
 TOKENS = list(range(5, 45))
 FLOATS = [Kind.F32, Kind.F16, Kind.BF16]

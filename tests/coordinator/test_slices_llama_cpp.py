@@ -17,11 +17,11 @@ from smollm2 import Prompt, expectations, model_path
 from maille_coordinator.slices import (
     ChatTemplate,
     LanguageModel,
-    Stage,
     TextStream,
     Tokenizer,
     read_model,
 )
+from maille_node.language.stage import Stage
 
 NEAR_TIE = 0.4
 NEW_TOKENS = 24

@@ -20,7 +20,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 import psutil
-from maille_coordinator.slices import Stage
+from maille_node.language.stage import Stage
 
 resident = lambda: psutil.Process().memory_info().rss
 before = resident()

@@ -3,8 +3,7 @@
 LanguageModelError
 ├── ModelFileError          the file is damaged or no GGUF: fetch it again
 ├── UnsupportedModelError   the file is sound, this program cannot run it: choose another model
-├── SliceError              a slice's bytes, or what it is asked to do, do not fit: cut it again
-└── ActivationError         a stage was handed hidden values, tokens or positions it cannot take
+└── SliceError              a cut is asked for that the model does not have, or cannot be written
 """
 
 
@@ -21,8 +20,4 @@ class UnsupportedModelError(LanguageModelError):
 
 
 class SliceError(LanguageModelError):
-    """Raised when a slice file is damaged or a cut is asked for that the model does not have."""
-
-
-class ActivationError(LanguageModelError):
-    """Raised when a step's input does not fit the stage: wrong shape, not finite, no room."""
+    """Raised when the model does not have the cut that is asked for, or it cannot be written."""

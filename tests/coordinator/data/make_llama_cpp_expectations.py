@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-import llama_cpp  # type: ignore[import-not-found]
+import llama_cpp
 import numpy as np
 
 PROMPTS = [

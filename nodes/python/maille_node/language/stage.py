@@ -1,7 +1,8 @@
 """Running a slice: the session over the mapped file, and the key and value cache of a generation.
 
-This module needs NumPy and ONNX Runtime and nothing of the coordinator but two errors, so it also
-tells a node all it needs to know. ONNX Runtime maps the weights from the file and copies those that
+The coordinator writes the file (`maille_coordinator.slices.container` and `.cut`, format in
+docs/decisions/0005-language-model-number-formats.md); a node knows no more of it than what is read
+here, and the tests of the slices hold both ends together. ONNX Runtime maps the weights from the file and copies those that
 it rearranges; the mapped pages are then given back, so what stays resident is about one copy.
 """
 
@@ -16,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from maille_coordinator.slices.errors import ActivationError, SliceError
-from maille_coordinator.slices.pages import forget_pages
+from maille_node.language.pages import forget_pages
+from maille_node.language.slice_errors import ActivationRefused, SliceUnusable
 
 __all__ = ["KeyValueCache", "SliceInfo", "Stage", "Unchecked"]
 
@@ -85,7 +86,7 @@ class KeyValueCache:
     def __init__(self, stage: "Stage", capacity: int) -> None:
         info = stage.info
         if not 0 < capacity <= info.context_length:
-            raise ActivationError(
+            raise ActivationRefused(
                 f"{info.model} has a context of {info.context_length} tokens, {capacity} were "
                 "asked for; ask for a shorter context"
             )
@@ -115,7 +116,7 @@ class KeyValueCache:
     def truncate(self, length: int) -> None:
         """Forget all positions from `length` on, to go on from a shared prefix."""
         if not 0 <= length <= self.length:
-            raise ActivationError(f"the cache holds {self.length} positions, not {length}")
+            raise ActivationRefused(f"the cache holds {self.length} positions, not {length}")
         self.length = length
 
     def read(self, start: int, stop: int) -> Floats:
@@ -125,7 +126,9 @@ class KeyValueCache:
             `[layers, 2, heads, positions, head size]`.
         """
         if not 0 <= start <= stop <= self.length:
-            raise ActivationError(f"the cache holds {self.length} positions, not {start} to {stop}")
+            raise ActivationRefused(
+                f"the cache holds {self.length} positions, not {start} to {stop}"
+            )
         stacked = np.stack([array[0, :, start:stop] for array in self._arrays])
         return stacked.reshape(len(self._arrays) // 2, 2, *stacked.shape[1:])
 
@@ -133,7 +136,7 @@ class KeyValueCache:
         """Append positions that `read` gave on another stage with the same slice.
 
         Raises:
-            ActivationError: they have another shape, are not finite, or there is no room.
+            ActivationRefused: they have another shape, are not finite, or there is no room.
         """
         heads, _, size = self._arrays[0].shape[1:]
         expected = (len(self._arrays) // 2, 2, heads, size)
@@ -143,13 +146,13 @@ class KeyValueCache:
             or values.shape[:3] + values.shape[4:] != expected
             or not np.isfinite(values).all()
         ):
-            raise ActivationError(
+            raise ActivationRefused(
                 f"handed-over keys and values of shape {values.shape} do not fit this slice; "
                 "both ends must hold the same slice"
             )
         stop = self.length + values.shape[3]
         if stop > self.capacity:
-            raise ActivationError(f"{stop} positions do not fit a cache of {self.capacity}")
+            raise ActivationRefused(f"{stop} positions do not fit a cache of {self.capacity}")
         for array, part in zip(self._arrays, values.reshape(-1, *values.shape[2:]), strict=True):
             array[0, :, self.length : stop] = part
         self.length = stop
@@ -166,17 +169,19 @@ class Stage:
         """Load a slice.
 
         Args:
-            path: a file that `write_slice` wrote.
+            path: a slice, named by its SHA-256.
             threads: threads of one call.
 
         Raises:
-            SliceError: the file is missing, damaged or of another version, or ONNX Runtime
+            SliceUnusable: the file is missing, damaged or of another version, or ONNX Runtime
                 refuses its graph.
         """
         self._rope: tuple[Floats, Floats] | None = None
         name = path.name
         if len(name) != len(_LOCATION):
-            raise SliceError(f"a slice is stored under its SHA-256; {path} is not, fetch it again")
+            raise SliceUnusable(
+                f"a slice is stored under its SHA-256; {path} is not, fetch it again"
+            )
         try:
             with (
                 path.open("rb") as stream,
@@ -184,9 +189,9 @@ class Stage:
             ):
                 self.info, graph = _parse(mapped)
         except OSError as error:
-            raise SliceError(f"cannot read the slice {path}: {error}; fetch it again") from error
+            raise SliceUnusable(f"cannot read the slice {path}: {error}; fetch it again") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise SliceError(f"{path} is not a slice, or is damaged; fetch it again") from error
+            raise SliceUnusable(f"{path} is not a slice, or is damaged; fetch it again") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -210,7 +215,7 @@ class Stage:
                 providers=["CPUExecutionProvider"],
             )
         except Exception as error:
-            raise SliceError(
+            raise SliceUnusable(
                 f"ONNX Runtime {onnxruntime.__version__} cannot run {name[:12]}: {error}; "
                 "update onnxruntime on this node"
             ) from error
@@ -225,7 +230,7 @@ class Stage:
         """Room for a generation of up to `capacity` positions.
 
         Raises:
-            ActivationError: the model's context is shorter.
+            ActivationRefused: the model's context is shorter.
         """
         return KeyValueCache(self, capacity)
 
@@ -253,7 +258,7 @@ class Stage:
             `logits float32 [len(rows), vocabulary size]` or `hidden float32 [T, hidden size]`.
 
         Raises:
-            ActivationError: the values have another shape or type, are not finite or no tokens of
+            ActivationRefused: the values have another shape or type, are not finite or no tokens of
                 this model, or the cache has no room for them. The cache stays as it was.
         """
         count = self._check(cache, values, rows)
@@ -282,28 +287,28 @@ class Stage:
         if info.with_embedding:
             good = values.dtype == np.int64 and values.ndim == 1 and count > 0
             if not good or values.min() < 0 or values.max() >= info.vocabulary_size:
-                raise ActivationError(
+                raise ActivationRefused(
                     f"{info.model} takes a list of tokens from 0 to {info.vocabulary_size - 1}"
                 )
         elif values.dtype != np.float32 or values.shape != (count, info.hidden_size) or count == 0:
-            raise ActivationError(
+            raise ActivationRefused(
                 f"layer {info.first_layer} of {info.model} takes float32 [T, {info.hidden_size}], "
                 f"not {values.dtype} {list(values.shape)}"
             )
         elif not np.isfinite(values).all():
-            raise ActivationError(
+            raise ActivationRefused(
                 f"the hidden values for layer {info.first_layer} of {info.model} are not finite; "
                 "the stage before it is broken"
             )
         if cache.length + count > cache.capacity:
-            raise ActivationError(
+            raise ActivationRefused(
                 f"{cache.length + count} positions do not fit a cache of {cache.capacity}; "
                 "shorten the prompt or ask for a longer context"
             )
         if rows and not info.with_head:
-            raise ActivationError("this slice has no head, so it has no logits")
+            raise ActivationRefused("this slice has no head, so it has no logits")
         if any(not 0 <= row < count for row in rows):
-            raise ActivationError(f"rows of logits must be from 0 to {count - 1}")
+            raise ActivationRefused(f"rows of logits must be from 0 to {count - 1}")
         return count
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maille_coordinator.slices.stage import Stage, Unchecked
+from maille_node.language.stage import Stage, Unchecked
 
 __all__ = ["KernelProbe", "probe_kernels"]
 
