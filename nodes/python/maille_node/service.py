@@ -230,6 +230,8 @@ class NodeService:
     def _on_messages(self, messages: list[Message]) -> None:
         envelopes: list[Envelope] = []
         for message in messages:
+            if message.retain and not message.payload:
+                continue  # a retained topic was cleared
             try:
                 envelopes.append(_envelope(message))
             except WireError as error:
