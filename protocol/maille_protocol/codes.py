@@ -12,9 +12,15 @@ class MessageType(IntEnum):
     RESULTS = 4
     PROGRESS = 5
     LOG = 6
+    TOKENS = 7
+    STAGE_REPORT = 8
     OFFERS = 16
     CANCEL = 17
     CONTROL = 18
+    STAGE_ORDER = 19
+    ROUTE = 20
+    SESSION_ORDER = 21
+    ACTIVATION = 22
     COORDINATOR_STATE = 24
     SUBMIT = 32
     ASK = 33
@@ -49,6 +55,8 @@ class ModelFormat(IntEnum):
 
     ONNX = 1
     TINY = 2
+    GGUF = 3
+    SLICE = 4
 
 
 class ResultStatus(IntEnum):
@@ -90,6 +98,9 @@ class ErrorCode(IntEnum):
     LEASE_EXPIRED = 10
     CONTENT_UNAVAILABLE = 11
     UNSUPPORTED_FORMAT = 12
+    CACHE_FULL = 13
+    CACHE_GAP = 14
+    UNKNOWN_SESSION = 15
     UNKNOWN_MODEL = 100
     INPUT_NAME = 101
     INPUT_TYPE = 102
@@ -125,3 +136,57 @@ class TaskFlag(IntFlag):
     """Bits of a task's flags."""
 
     AT_MOST_ONCE = 1
+
+
+class StageCommand(IntEnum):
+    """Orders that concern a slice on a node."""
+
+    LOAD = 1
+    UNLOAD = 2
+    MEASURE = 3
+    PING = 4
+
+
+class StageState(IntEnum):
+    """What a node says of a slice."""
+
+    LOADING = 0
+    READY = 1
+    FAILED = 2
+    GONE = 3
+    MEASURED = 4
+    PONG = 5
+
+
+class SessionCommand(IntEnum):
+    """Orders that concern one generation on one stage."""
+
+    OPEN = 1
+    CLOSE = 2
+    REPLAY = 3
+    REBUILD = 4
+    INJECT = 5
+    RESEND = 6
+
+
+class ActivationKind(IntEnum):
+    """What an activation carries."""
+
+    HIDDEN = 0
+    TOKEN = 1
+
+
+class ActivationFlag(IntFlag):
+    """Bits of an activation's flags."""
+
+    REPLAY = 1
+    SAMPLE = 2
+
+
+class Finish(IntEnum):
+    """Why a generation ended."""
+
+    NONE = 0
+    END = 1
+    LENGTH = 2
+    FAILED = 3

@@ -10,7 +10,7 @@ MAX_MICROCONTROLLER_PUBLISH_BYTES = 768
 """Largest payload sent to a node that has kilobytes of memory."""
 
 MAX_DEPTH = 12
-"""Nesting of CBOR arrays and tags. The deepest message of ours has 5."""
+"""Nesting of CBOR arrays and tags. The deepest message of ours has 6."""
 
 MAX_ITEMS_PER_MESSAGE = 4096
 """Offers, results or submissions in one message."""
@@ -33,6 +33,12 @@ MAX_TENSORS = 256
 """Named inputs or outputs of one task."""
 
 MAX_DIMENSIONS = 8
+MAX_HOP_OVERHEAD_BYTES = 64
+"""What an `Activation` may take beside its data, whatever its numbers are."""
+
+MAX_ACTIVATION_DATA_BYTES = MAX_PUBLISH_BYTES - MAX_HOP_OVERHEAD_BYTES
+"""Data of one `Activation`; a sender cuts what is longer into parts."""
+
 MAX_INLINE_CONTENT_BYTES = 40 * 1024
 """Larger inputs and outputs travel as artefacts over HTTP and are named by SHA-256."""
 

@@ -21,6 +21,14 @@ from maille_protocol.codes import (
     ResultStatus,
 )
 from maille_protocol.errors import WireError
+from maille_protocol.language import (
+    Activation,
+    Route,
+    SessionOrder,
+    StageOrder,
+    StageReport,
+    Tokens,
+)
 from maille_protocol.limits import (
     MAX_ARTEFACT_BYTES,
     MAX_INLINE_CONTENT_BYTES,
@@ -29,17 +37,10 @@ from maille_protocol.limits import (
     TASK_ID_BYTES,
     WARM_MODEL_BYTES,
 )
+from maille_protocol.reference import Reference
 
 _MAX_UINT32 = (1 << 32) - 1
 _MAX_NAME_CHARACTERS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Content that is too large to stand in a message: an artefact fetched over HTTP."""
-
-    sha256: bytes
-    size_bytes: int
 
 
 Content: TypeAlias = bytes | Reference
@@ -666,6 +667,12 @@ Message: TypeAlias = (
     | Withdraw
     | Accepted
     | Outcomes
+    | StageOrder
+    | StageReport
+    | Route
+    | SessionOrder
+    | Activation
+    | Tokens
 )
 
 MESSAGE_CLASSES: dict[int, type[Message]] = {
@@ -686,5 +693,11 @@ MESSAGE_CLASSES: dict[int, type[Message]] = {
         Withdraw,
         Accepted,
         Outcomes,
+        StageOrder,
+        StageReport,
+        Route,
+        SessionOrder,
+        Activation,
+        Tokens,
     )
 }

@@ -2,8 +2,9 @@
 
     maille/1/<mesh>/n/<node>/state     retained, and the will: NodeStatus
     maille/1/<mesh>/n/<node>/info      retained: NodeInfo
-    maille/1/<mesh>/n/<node>/up/<kind> node to coordinator: hb res prog log
-    maille/1/<mesh>/n/<node>/dn/<kind> coordinator to node: task cancel ctl
+    maille/1/<mesh>/n/<node>/up/<kind> node to coordinator: hb res prog log stage tok
+    maille/1/<mesh>/n/<node>/dn/<kind> coordinator to node: task cancel ctl stage route session
+    maille/1/<mesh>/n/<node>/dn/act    node to node: Activation
     maille/1/<mesh>/c/<coordinator>    retained, and the will: CoordinatorState
     maille/1/<mesh>/u/<client>/up/<kind> client to coordinator: submit ask withdraw
     maille/1/<mesh>/u/<client>/dn/<kind> coordinator to client: accepted outcome
@@ -58,6 +59,14 @@ NODE_LOG = Topic(Party.NODE, "up/log", Party.NODE, 0, False, MessageType.LOG)
 NODE_TASK = Topic(Party.NODE, "dn/task", Party.COORDINATOR, 0, False, MessageType.OFFERS)
 NODE_CANCEL = Topic(Party.NODE, "dn/cancel", Party.COORDINATOR, 0, False, MessageType.CANCEL)
 NODE_CONTROL = Topic(Party.NODE, "dn/ctl", Party.COORDINATOR, 0, False, MessageType.CONTROL)
+NODE_STAGE = Topic(Party.NODE, "dn/stage", Party.COORDINATOR, 0, False, MessageType.STAGE_ORDER)
+NODE_ROUTE = Topic(Party.NODE, "dn/route", Party.COORDINATOR, 0, False, MessageType.ROUTE)
+NODE_SESSION = Topic(
+    Party.NODE, "dn/session", Party.COORDINATOR, 0, False, MessageType.SESSION_ORDER
+)
+NODE_ACTIVATION = Topic(Party.NODE, "dn/act", Party.NODE, 0, False, MessageType.ACTIVATION)
+NODE_STAGE_REPORT = Topic(Party.NODE, "up/stage", Party.NODE, 0, False, MessageType.STAGE_REPORT)
+NODE_TOKENS = Topic(Party.NODE, "up/tok", Party.NODE, 0, False, MessageType.TOKENS)
 COORDINATOR = Topic(
     Party.COORDINATOR, "", Party.COORDINATOR, 1, True, MessageType.COORDINATOR_STATE
 )
@@ -81,6 +90,12 @@ TOPICS: tuple[Topic, ...] = (
     NODE_TASK,
     NODE_CANCEL,
     NODE_CONTROL,
+    NODE_STAGE,
+    NODE_ROUTE,
+    NODE_SESSION,
+    NODE_ACTIVATION,
+    NODE_STAGE_REPORT,
+    NODE_TOKENS,
     COORDINATOR,
     CLIENT_SUBMIT,
     CLIENT_ASK,

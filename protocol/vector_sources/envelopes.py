@@ -17,7 +17,7 @@ ENVELOPES_BAD: list[tuple[str, str, str, bool]] = [
     ("version_float", "1.0 is not 1", "86 f93c00 01 00 01 00 " + _BODY, False),
     ("version_text", "text is not 1", "86 6131 01 00 01 00 " + _BODY, False),
     ("type_0", "unknown message type", "86 01 00 00 01 00 " + _BODY, False),
-    ("type_7", "unknown message type", "86 01 07 00 01 00 " + _BODY, False),
+    ("type_9", "unknown message type", "86 01 09 00 01 00 " + _BODY, False),
     ("type_255", "unknown message type", "86 01 18ff 00 01 00 " + _BODY, False),
     ("type_256", "unknown message type", "86 01 190100 00 01 00 " + _BODY, False),
     ("type_true", "true is not 1", "86 01 f5 00 01 00 " + _BODY, False),

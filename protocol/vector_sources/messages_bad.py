@@ -164,10 +164,10 @@ MESSAGES_BAD: list[tuple[str, str, str, str, bool]] = [
         False,
     ),
     (
-        "result_code_13",
+        "result_code_16",
         "Results",
         "unknown code",
-        "81 88" + _T + "01 01 01 0d 40 00 00",
+        "81 88" + _T + "01 01 01 10 40 00 00",
         False,
     ),
     (
@@ -245,10 +245,10 @@ MESSAGES_BAD: list[tuple[str, str, str, str, bool]] = [
         False,
     ),
     (
-        "offers_model_format_3",
+        "offers_model_format_5",
         "Offers",
         "unknown format",
-        "82 85 6161 01" + _S + "01 03 80",
+        "82 85 6161 01" + _S + "01 05 80",
         False,
     ),
     (

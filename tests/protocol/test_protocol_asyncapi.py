@@ -144,8 +144,11 @@ def test_topic_has_its_channel_and_operation(topic: topics.Topic) -> None:
         for found in operations().values()
         if table(found["channel"])["$ref"] == f"#/channels/{name}"
     ]
+    between_nodes = topic.publisher is topics.Party.NODE and topic.suffix.startswith("dn/")
     coordinator_publishes = topic.publisher is topics.Party.COORDINATOR
-    assert operation["action"] == ("send" if coordinator_publishes else "receive")
+    assert operation["action"] == ("send" if coordinator_publishes or between_nodes else "receive")
+    marks = {key: value for key, value in operation.items() if key.startswith("x-")}
+    assert marks == ({"x-from": "node", "x-to": "node"} if between_nodes else {})
     assert table(table(operation["bindings"])["mqtt"]) == {
         "qos": topic.qos,
         "retain": topic.retain,
@@ -161,7 +164,13 @@ def test_every_operation_belongs_to_a_topic() -> None:
     used = [str(table(found["channel"])["$ref"]) for found in operations().values()]
     assert sorted(used) == sorted(f"#/channels/{name}" for name in channels())
     for found in operations().values():
-        assert set(found) == {"action", "summary", "channel", "messages", "bindings"}
+        standard = {key for key in found if not key.startswith("x-")}
+        assert standard == {"action", "summary", "channel", "messages", "bindings"}
+
+
+def test_just_one_operation_goes_past_the_coordinator() -> None:
+    between = [name for name, found in operations().items() if "x-from" in found]
+    assert between == ["sendNodeAct"]
 
 
 def test_messages() -> None:

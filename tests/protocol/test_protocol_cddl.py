@@ -1,9 +1,11 @@
 """`maille.cddl` says the same as the Python messages: both ways, against pycddl."""
 
 import re
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import cache
 
+import cbor2
 import pycddl  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,9 @@ CDDL = (PROTOCOL / "maille.cddl").read_text("utf-8")
 _LATER_ELEMENTS = "looks at the first element of a list only, and takes it bare"
 _SIZE = "takes numbers, texts and bytes alike for `.size`"
 _TAGS = "takes any tag where a choice also names an array"
+_OPTIONAL = "takes any array where a choice of null and an array stands"
+_SIGNED = "takes any positive number where a choice also names negative ones"
+_COUNT = "does not count a list of lists"
 
 MISSED_BY_PYCDDL = {
     "status_reason_bytes": _SIZE,
@@ -35,6 +40,24 @@ MISSED_BY_PYCDDL = {
     "cancel_bare_tasks": _LATER_ELEMENTS,
     "accepted_number": _LATER_ELEMENTS,
     "ask_text": _SIZE,
+    "stage_order_slice_without_size": _OPTIONAL,
+    "stage_order_slice_31_bytes": _OPTIONAL,
+    "stage_order_slice_too_large": _OPTIONAL,
+    "stage_report_text_bytes": _SIZE,
+    "route_bare_node": _LATER_ELEMENTS,
+    "route_256_stages": _COUNT,
+    "session_order_sampling_short": _OPTIONAL,
+    "session_order_temperature_float": _OPTIONAL,
+    "session_order_top_p_beyond": _OPTIONAL,
+    "session_order_min_p_negative": _OPTIONAL,
+    "session_order_presence_beyond": _OPTIONAL,
+    "session_order_seed_negative": _OPTIONAL,
+    "session_order_top_logprobs_21": _OPTIONAL,
+    "session_order_bias_bare_token": _OPTIONAL,
+    "session_order_bias_below": _OPTIONAL,
+    "session_order_bias_beyond": _SIGNED,
+    "tokens_bare_token": _LATER_ELEMENTS,
+    "tokens_second_is_bad": _LATER_ELEMENTS,
     "name_number": _SIZE,
     "name_bytes": _SIZE,
     "257_tensors": _LATER_ELEMENTS,
@@ -120,6 +143,55 @@ def test_bad_messages_are_invalid(vector: Vector) -> None:
     assert accepts(rule_of(vector.number("type")), vector.data) == expected
 
 
+def part_of(vector: Vector, place: Sequence[int]) -> bytes:
+    """One field of a message's body, encoded by itself."""
+    part: object = cbor2.loads(bytes.fromhex(vector.text("body_hex")))
+    for index in place:
+        assert isinstance(part, list)
+        part = part[index]
+    return cbor2.dumps(part)
+
+
+PARTS_THAT_PYCDDL_MISSES_IN_THEIR_MESSAGE: dict[str, tuple[str, Sequence[int]]] = {
+    **{
+        vector.name: ("sampling-settings", (8,))
+        for vector in vectors("messages", "bad")
+        if vector.text("message") == "SessionOrder"
+        and MISSED_BY_PYCDDL.get(vector.name) == _OPTIONAL
+    },
+    "session_order_bias_bare_token": ("token-bias", (8, 10, 0)),
+    "session_order_bias_below": ("token-bias", (8, 10, 0)),
+    "stage_order_slice_without_size": ("reference", (3,)),
+    "stage_order_slice_31_bytes": ("reference", (3,)),
+    "stage_order_slice_too_large": ("reference", (3,)),
+    "tokens_bare_token": ("token-found", (3, 0)),
+    "tokens_second_is_bad": ("token-found", (3, 1)),
+    "route_bare_node": ("stage-nodes", (2, 0)),
+}
+
+
+@pytest.mark.parametrize("name", PARTS_THAT_PYCDDL_MISSES_IN_THEIR_MESSAGE)
+def test_bad_parts_are_invalid_by_themselves(name: str) -> None:
+    rule, place = PARTS_THAT_PYCDDL_MISSES_IN_THEIR_MESSAGE[name]
+    (bad,) = [vector for vector in vectors("messages", "bad") if vector.name == name]
+    assert not accepts(rule, part_of(bad, place))
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "place"),
+    [
+        ("session_open", "sampling-settings", (8,)),
+        ("session_open_largest", "sampling-settings", (8,)),
+        ("stage_load", "reference", (3,)),
+        ("tokens_with_20_alternatives", "token-found", (3, 0)),
+        ("route_with_8_shadows", "stage-nodes", (2, 0)),
+    ],
+)
+def test_good_parts_are_valid_by_themselves(name: str, rule: str, place: Sequence[int]) -> None:
+    (good,) = [vector for vector in vectors("messages", "good") if vector.name == name]
+    schema(rule).validate_cbor(part_of(good, place))
+
+
 @pytest.mark.parametrize("vector", vectors("envelope", "bad"), ids=str)
 def test_bad_envelopes_are_invalid(vector: Vector) -> None:
     assert accepts("node-status-message", vector.data) == vector.flag("cddl_accepts")
@@ -155,6 +227,11 @@ def test_message_numbers() -> None:
         ("outcome-status", codes.OutcomeStatus),
         ("error-code", codes.ErrorCode),
         ("control-command", codes.Control),
+        ("stage-command", codes.StageCommand),
+        ("stage-state", codes.StageState),
+        ("session-command", codes.SessionCommand),
+        ("activation-kind", codes.ActivationKind),
+        ("finish-code", codes.Finish),
     ],
 )
 def test_codes(rule: str, enumeration: type[IntEnum]) -> None:
@@ -170,6 +247,8 @@ def test_limits() -> None:
     assert code_in("task-id") == f"bytes .size {limits.TASK_ID_BYTES}"
     assert code_in("sha256") == f"bytes .size {limits.SHA256_BYTES}"
     assert code_in("warm-model") == f"bytes .size {limits.WARM_MODEL_BYTES}"
+    assert code_in("activation-data") == f"bytes .size (0..{limits.MAX_ACTIVATION_DATA_BYTES})"
+    assert code_in("token-list") == f"bytes .size (0..{limits.MAX_PUBLISH_BYTES})"
     assert code_in("artefact-size") == f"0..{limits.MAX_ARTEFACT_BYTES}"
     assert code_in("free-text") == f"tstr .size (0..{4 * limits.MAX_TEXT_CHARACTERS})"
     assert code_in("tensors") == f"[*{limits.MAX_TENSORS} named-tensor]"

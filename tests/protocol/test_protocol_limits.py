@@ -114,6 +114,9 @@ def test_messages_and_tensors_are_as_deep_as_the_specification_says() -> None:
     ]
     assert unpack(cbor.encode(submit))
     assert _depth_of(submit) == 5
+    tokens: cbor.Plain = [1, 7, 0, 1, 0, [0, 0, 0, [[0, 0, [[0, 0]]]], 0, ""]]
+    assert unpack(cbor.encode(tokens))
+    assert _depth_of(tokens) == 6
     assert _depth_of(cbor.decode(encode_tensors({"X": np.zeros(2, np.float32)}))) == 5
 
 

@@ -7,7 +7,7 @@ from enum import IntEnum, IntFlag
 import pytest
 from wire_files import PROTOCOL, vectors
 
-from maille_protocol import codes, limits, messages, states, topics
+from maille_protocol import Reference, codes, language, limits, messages, states, topics
 from maille_protocol.codes import MessageType
 from maille_protocol.tensors import decode_tensors
 
@@ -22,17 +22,25 @@ ENUMERATIONS = (
     codes.ErrorCode,
     codes.Control,
     codes.TaskFlag,
+    codes.StageCommand,
+    codes.StageState,
+    codes.SessionCommand,
+    codes.ActivationKind,
+    codes.ActivationFlag,
+    codes.Finish,
 )
 RECORDS = (
     *messages.MESSAGE_CLASSES.values(),
     messages.Measured,
     messages.Result,
-    messages.Reference,
+    Reference,
     messages.ProgressMark,
     messages.ModelReference,
     messages.Offer,
     messages.Submission,
     messages.Outcome,
+    language.Sampling,
+    language.Token,
 )
 _WHO = {"n": "<node>", "c": "<coordinator>", "u": "<client>"}
 
@@ -85,7 +93,7 @@ def test_retryable_codes() -> None:
 
 
 def test_limits_in_spec() -> None:
-    table = {row[0]: int(row[1]) for row in rows(section("## 13. Limits"))}
+    table = {row[0]: int(row[1]) for row in rows(section("## 14. Limits"))}
     numbers = {
         name: value
         for name, value in vars(limits).items()
@@ -150,7 +158,7 @@ def test_a_body_is_a_bare_list_where_the_table_says_all() -> None:
 def test_examples_are_vectors() -> None:
     examples = re.findall(r"\n`(\w+)`:\n\n```\n(.*?)```", SPEC, re.DOTALL)
     good = {vector.name: vector for vector in vectors("messages", "good")}
-    assert len(examples) >= 14
+    assert len(examples) >= 20
     for name, text in examples:
         assert bytes.fromhex(text) == good[name].data, name
     shown = {MessageType(good[name].number("type")) for name, _ in examples}

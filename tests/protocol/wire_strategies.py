@@ -8,12 +8,15 @@ from hypothesis.extra import numpy as hnp
 
 from maille_protocol import (
     Accepted,
+    Activation,
+    ActivationKind,
     Ask,
     Cancel,
     Control,
     ControlOrder,
     CoordinatorState,
     ErrorCode,
+    Finish,
     Heartbeat,
     Log,
     Measured,
@@ -36,8 +39,18 @@ from maille_protocol import (
     Result,
     Results,
     ResultStatus,
+    Route,
+    Sampling,
+    SessionCommand,
+    SessionOrder,
+    StageCommand,
+    StageOrder,
+    StageReport,
+    StageState,
     Submission,
     Submit,
+    Token,
+    Tokens,
     Withdraw,
 )
 from maille_protocol.limits import ID_PATTERN, MAX_ARTEFACT_BYTES, MAX_UINT64
@@ -99,6 +112,47 @@ outcomes = st.builds(
     uint64,
 )
 
+stages = st.integers(0, 255)
+positions = st.integers(0, 1 << 24)
+shares = st.integers(0, 1_000_000)
+logprobs = st.integers(-(1 << 40), 1 << 40)
+penalties = st.integers(-100_000_000, 100_000_000)
+token_lists = st.lists(uint32, max_size=40).map(
+    lambda tokens: b"".join(token.to_bytes(4, "little") for token in tokens)
+)
+tokens = st.builds(Token, uint32, logprobs, many(st.tuples(uint32, logprobs)))
+samplings = st.builds(
+    Sampling,
+    st.integers(0, 100_000_000),
+    uint32,
+    shares,
+    shares,
+    st.integers(0, 100_000_000),
+    positions,
+    penalties,
+    penalties,
+    uint64,
+    st.integers(0, 20),
+    many(st.tuples(uint32, st.integers(-1_000_000_000, 1_000_000_000))),
+)
+activations = st.integers(1, 65535).flatmap(
+    lambda parts: st.builds(
+        Activation,
+        uint32,
+        uint32,
+        uint32,
+        stages,
+        positions,
+        st.integers(1, 65535),
+        st.sampled_from(ActivationKind),
+        flags,
+        stages,
+        st.integers(0, parts - 1),
+        st.just(parts),
+        st.binary(max_size=300),
+    )
+)
+
 MESSAGES: dict[MessageType, st.SearchStrategy[Message]] = {
     MessageType.NODE_STATUS: st.builds(NodeStatus, st.sampled_from(NodeState), text(2000)),
     MessageType.NODE_INFO: st.builds(
@@ -128,11 +182,62 @@ MESSAGES: dict[MessageType, st.SearchStrategy[Message]] = {
         many(st.builds(ProgressMark, task_ids, uint32, uint64, st.integers(0, 1000))),
     ),
     MessageType.LOG: st.builds(Log, st.integers(0, 50), text(2000)),
+    MessageType.TOKENS: st.builds(
+        Tokens, uint32, uint32, positions, many(tokens), st.sampled_from(Finish), text(2000)
+    ),
+    MessageType.STAGE_REPORT: st.builds(
+        StageReport,
+        st.sampled_from(StageState),
+        uint32,
+        stages,
+        uint32,
+        error_codes,
+        text(2000),
+        uint64,
+        uint64,
+        uint64,
+        uint64,
+        st.binary(max_size=16),
+        uint32,
+    ),
     MessageType.OFFERS: st.builds(
         Offers, models, many(st.builds(Offer, task_ids, uint32, uint64, flags, contents))
     ),
     MessageType.CANCEL: st.builds(Cancel, many(attempts)),
     MessageType.CONTROL: st.builds(ControlOrder, st.sampled_from(Control), uint64, text(2000)),
+    MessageType.STAGE_ORDER: st.builds(
+        StageOrder,
+        st.sampled_from(StageCommand),
+        uint32,
+        stages,
+        st.none() | references,
+        uint64,
+        uint32,
+    ),
+    MessageType.ROUTE: st.builds(
+        Route,
+        uint32,
+        uint32,
+        st.lists(
+            st.lists(identifiers, min_size=1, max_size=9).map(tuple), min_size=1, max_size=4
+        ).map(tuple),
+    ),
+    MessageType.SESSION_ORDER: st.builds(
+        SessionOrder,
+        st.sampled_from(SessionCommand),
+        uint32,
+        uint32,
+        uint32,
+        positions,
+        stages,
+        positions,
+        token_lists,
+        st.none() | samplings,
+        positions,
+        token_lists,
+        positions,
+    ),
+    MessageType.ACTIVATION: activations,
     MessageType.COORDINATOR_STATE: st.builds(CoordinatorState, st.booleans(), text(200)),
     MessageType.SUBMIT: st.builds(
         Submit,
