@@ -50,6 +50,7 @@ class NodeCore:
     ) -> None:
         self._voice = Voice(settings.info, settings.boot, jitter=jitter, now_ms=now_ms)
         self._tasks = NodeTasks(self._voice, workers=settings.workers, max_batch=settings.max_batch)
+        self._stages_served = 0
         self._http_url = ""
         self._coordinator_online = False
         self._drained_by_order = False
@@ -89,6 +90,10 @@ class NodeCore:
             return []
         voice, tasks = self._voice, self._tasks
         match event:
+            case events.Speak(topic=topic, message=message):
+                if voice.up:
+                    voice.publish(topic, message)
+                return voice.taken()
             case events.Heard(envelopes=envelopes):
                 for envelope in envelopes:
                     self._hear(envelope, now_ms)
@@ -122,6 +127,8 @@ class NodeCore:
                 tasks.not_published(results)
                 # Sent again after the next event, not at once: the link is full.
                 return voice.taken()
+            case events.StagesServed(count=count):
+                self._stages_served = count
             case events.DrainRequested(timeout_ms=timeout_ms):
                 self._drain_requested(timeout_ms, now_ms)
         if not self._stopped:
@@ -225,8 +232,11 @@ class NodeCore:
             return
         self._stopping = True
         self._stop_at_ms = now_ms + timeout_ms
-        if self.held_count:
-            text = f"draining: {self.held_count} tasks to finish within {timeout_ms / 1000:.0f} s"
+        if self.held_count or self._stages_served:
+            text = (
+                f"draining: {self.held_count} tasks to finish and {self._stages_served} stages to "
+                f"hand over within {timeout_ms / 1000:.0f} s"
+            )
             voice.note(logging.INFO, text)
         voice.do(events.WakeAt(min(voice.heartbeat_at_ms, self._stop_at_ms)))
         voice.say_state(self.state, "stopping")
@@ -234,16 +244,18 @@ class NodeCore:
     def _stop_if_done(self, now_ms: float) -> None:
         if not self._stopping:
             return
-        given_up = self.held_count
-        if given_up:
+        given_up, stages = self.held_count, self._stages_served
+        if given_up or stages:
             if now_ms < self._stop_at_ms:
                 return
             self._tasks.give_back_all(now_ms)
             self._tasks.send_results()
         self._stopped = True
         self._voice.say_state(self.state, "stopped")
-        if given_up:
+        if given_up or stages:
             text = f"stopped with {given_up} tasks unfinished; they were given back"
+            if stages:
+                text += f"; {stages} stages of language models were not taken over in time"
             self._voice.do(events.Stop(StopReason.STOPPED, text))
         else:
             self._voice.do(events.Stop(StopReason.DRAINED, "everything held was finished"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from maille_protocol import Envelope, ErrorCode, ModelReference, Reference, Result
+from maille_protocol import Envelope, ErrorCode, Message, ModelReference, Reference, Result
 from maille_protocol.messages import Content
 from maille_protocol.topics import Topic
 
@@ -132,6 +132,21 @@ class NotPublished:
 
 
 @dataclass(frozen=True, slots=True)
+class Speak:
+    """Something beside tasks has a message for the coordinator; lost while the link is down."""
+
+    topic: Topic
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class StagesServed:
+    """So many stages of language models are counted on by the mesh, now."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class DrainRequested:
     """Finish what is held within `timeout_ms`, then stop. Asked twice: stop at once."""
 
@@ -153,6 +168,8 @@ Event: TypeAlias = (
     | Uploaded
     | UploadFailed
     | NotPublished
+    | Speak
+    | StagesServed
     | DrainRequested
 )
 

@@ -20,6 +20,7 @@ from maille_node.artefacts import ArtefactCache
 from maille_node.core import CoreSettings, NodeCore
 from maille_node.errors import SettingsError
 from maille_node.events import Action, Event
+from maille_node.language.service import STAGE_MESSAGES, StageService
 from maille_node.measure import measure
 from maille_node.runtime import Runtime
 from maille_node.settings import (
@@ -35,6 +36,8 @@ from maille_protocol import (
     ModelFormat,
     NodeInfo,
     NodeKind,
+    StageReport,
+    Tokens,
     WireError,
     topics,
     unpack,
@@ -70,6 +73,7 @@ class NodeService:
         self._runtime: Runtime | None = None
         self._artefacts: ArtefactCache | None = None
         self._supply: Supply | None = None
+        self._stages: StageService | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._jobs: set[asyncio.Task[None]] = set()
         self._stop: asyncio.Future[events.Stop] | None = None
@@ -98,6 +102,11 @@ class NodeService:
     def runtime(self) -> Runtime | None:
         """The node's models, to look at; None until `run`."""
         return self._runtime
+
+    @property
+    def stages(self) -> StageService | None:
+        """The node's slices of language models, to look at; None until `run`."""
+        return self._stages
 
     def request_drain(self) -> None:
         """Finish what is held and stop; called again: stop at once. Call it in the event loop."""
@@ -168,6 +177,16 @@ class NodeService:
                 jitter=lambda: random.uniform(-1, 1),
                 now_ms=_now_ms(),
             )
+            self._stages = stages = StageService(
+                node,
+                self._boot,
+                fetch=supply.fetch_slice,
+                release=supply.release_slice,
+                send=self._send_activation,
+                say=self._say_of_stage,
+                on_serving=lambda count: self._feed(events.StagesServed(count)),
+                threads=settings.stage_threads,
+            )
             self._topics = {topic: topic.on(settings.mesh, node) for topic in topics.TOPICS}
             self._link = link = Link(
                 settings.endpoint,
@@ -190,7 +209,7 @@ class NodeService:
             try:
                 return await self._until_stopped(link, stop)
             finally:
-                await self._shut(artefacts, runtime, supply)
+                await self._shut(artefacts, runtime, supply, stages)
 
     async def _until_stopped(self, link: Link, stop: asyncio.Future[events.Stop]) -> events.Stop:
         running = asyncio.create_task(
@@ -214,13 +233,20 @@ class NodeService:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    async def _shut(self, artefacts: ArtefactCache, runtime: Runtime, supply: Supply) -> None:
+    async def _shut(
+        self,
+        artefacts: ArtefactCache,
+        runtime: Runtime,
+        supply: Supply,
+        stages: StageService,
+    ) -> None:
         self._busy = True
         if self._timer is not None:
             self._timer.cancel()
         for job in self._jobs:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
+        await stages.close()
         await supply.close()
         await artefacts.close()
         runtime.close()
@@ -233,7 +259,11 @@ class NodeService:
             if message.retain and not message.payload:
                 continue  # a retained topic was cleared
             try:
-                envelopes.append(_envelope(message))
+                envelope = _envelope(message)
+                if envelope.message.TYPE not in STAGE_MESSAGES:
+                    envelopes.append(envelope)
+                elif self._stages is not None:
+                    self._stages.heard(envelope)
             except WireError as error:
                 self.bad_messages += 1
                 if self.bad_messages <= _WARNINGS_OF_ONE_KIND:
@@ -301,6 +331,16 @@ class NodeService:
                 if self._stop is not None and not self._stop.done():
                     self._stop.set_result(action)
 
+    def _send_activation(self, node: str, payload: bytes) -> None:
+        # What does not leave is lost: the coordinator notices that the ring stands still.
+        if self._link is not None:
+            topic = topics.NODE_ACTIVATION
+            self._link.publish(topic.on(self._settings.mesh, node), payload, qos=topic.qos)
+
+    def _say_of_stage(self, message: StageReport | Tokens) -> None:
+        topic = topics.NODE_TOKENS if isinstance(message, Tokens) else topics.NODE_STAGE_REPORT
+        self._feed(events.Speak(topic, message))
+
     def _wake_at(self, at_ms: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -347,7 +387,7 @@ def _describe(settings: NodeSettings, node: str, measured: Measured) -> NodeInfo
         name=name[:64],
         software=f"maille {metadata.version('maille')}"[:64],
         slots=settings.slots or min(MAX_DEFAULT_SLOTS, SLOTS_PER_CORE * measured.cores),
-        formats=(ModelFormat.ONNX,),
+        formats=(ModelFormat.ONNX, ModelFormat.SLICE),
         max_message_bytes=MAX_PUBLISH_BYTES,
         measured=measured,
     )

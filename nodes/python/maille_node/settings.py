@@ -54,6 +54,8 @@ class NodeSettings:
     """Shown to the coordinator's HTTP API."""
     http_url: str | None = None
     """The coordinator's HTTP address; None: as the coordinator announces it."""
+    stage_threads: int = 1
+    """Threads that compute one slice of a language model."""
     drain_timeout_s: float = 30.0
     connect_timeout_s: float | None = 30.0
     """How long the first connection to the broker may take; None: for ever."""
@@ -73,6 +75,7 @@ class NodeSettings:
         for what, number, least, most in (
             ("slots", self.slots, 1, MAX_SLOTS),
             ("workers", self.workers, 1, 256),
+            ("stage_threads", self.stage_threads, 1, 256),
             ("max_batch", self.max_batch, 1, 1024),
             ("cache_limit_bytes", self.cache_limit_bytes, _SMALLEST_CACHE_BYTES, 1 << 60),
             ("model_memory_limit_bytes", self.model_memory_limit_bytes, 1 << 20, 1 << 60),

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from maille_node import events
@@ -110,6 +111,24 @@ class Supply:
             self._feed(events.ModelFailed(model.sha256, ErrorCode.NODE_ERROR, text))
         finally:
             artefacts.release(model.sha256)
+
+    async def fetch_slice(self, reference: Reference) -> Path:
+        """Bring a slice of a language model to the disk and keep it until `release_slice`.
+
+        Raises:
+            TaskProblem: it cannot be had.
+        """
+        await self._address_known()
+        self._artefacts.acquire(reference.sha256)
+        try:
+            return await self._artefacts.fetch(reference.sha256, reference.size_bytes)
+        except BaseException:
+            self._artefacts.release(reference.sha256)
+            raise
+
+    def release_slice(self, sha256: bytes) -> None:
+        """Undo one `fetch_slice`."""
+        self._artefacts.release(sha256)
 
     async def fetch_input(self, task_id: bytes, reference: Reference) -> None:
         """Fetch an input; ends with `InputReady` or `InputFailed`."""

@@ -1,0 +1,214 @@
+"""The sessions of one stage: their work in order, and the choice of what is computed next."""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from maille_node.language.choosing import Answer
+from maille_node.language.history import History
+from maille_node.language.parts import Joiner
+from maille_node.language.stage_events import SliceFacts
+from maille_protocol import ActivationFlag, Reference, SessionOrder
+
+STEP_POSITIONS = 32
+"""Positions of one prefill step: so long it holds up the decoding of other sessions."""
+
+MAX_ACTIVATION_POSITIONS = 256
+"""More are not taken in one activation."""
+
+PREFILL_WAIT_MS = 80.0
+"""A prefill step that has waited so long goes before decoding, or a full stage would never come
+to it."""
+
+_QUEUE_SLACK_BYTES = 1 << 20
+_VALUE_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Positions that wait to be computed."""
+
+    layout: int
+    position: int
+    count: int
+    data: bytes
+    """`count` tokens or rows of hidden values."""
+    flags: int
+    until: int
+    order: int
+    """Of arrival, over all sessions of the stage."""
+    since_ms: float
+    ring: bool = False
+    """Came from the last stage, not from the coordinator."""
+
+    @property
+    def replay(self) -> bool:
+        """Whether it only fills caches."""
+        return bool(self.flags & ActivationFlag.REPLAY)
+
+    @property
+    def decode(self) -> bool:
+        """Whether somebody waits for the token that comes of it."""
+        return self.count == 1 and not self.replay
+
+    def cut(self, count: int) -> "tuple[Work, Work | None]":
+        """The first `count` positions, and the rest if there is one; only the rest samples."""
+        if self.count <= count:
+            return self, None
+        size_bytes = len(self.data) // self.count * count
+        first = replace(
+            self,
+            count=count,
+            data=self.data[:size_bytes],
+            flags=self.flags & ~ActivationFlag.SAMPLE,
+        )
+        rest = replace(
+            self,
+            position=self.position + count,
+            count=self.count - count,
+            data=self.data[size_bytes:],
+        )
+        return first, rest
+
+
+@dataclass(slots=True)
+class Resend:
+    """History that waits to be sent on again."""
+
+    layout: int
+    position: int
+    until: int
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One generation on one stage."""
+
+    number: int
+    cache: int
+    """Number of its cache, never used again."""
+    capacity: int
+    touched_ms: float
+    opened: SessionOrder
+    answer: Answer | None = None
+    """On the last stage."""
+    length: int = 0
+    """Positions in the cache."""
+    queue: deque[Work | Resend] = field(default_factory=deque)
+    queued_bytes: int = 0
+    history: History = field(default_factory=History)
+    joiner: Joiner = field(default_factory=Joiner)
+    gap_ms: float = -math.inf
+    """When a gap was last reported."""
+    closed: bool = False
+
+    def add(self, work: Work, row_bytes: int) -> bool:
+        """Queue a work; False if that is more than any correct sender has under way."""
+        limit = 2 * self.capacity * row_bytes + _QUEUE_SLACK_BYTES
+        if self.queued_bytes + len(work.data) > limit:
+            return False
+        self.queue.append(work)
+        self.queued_bytes += len(work.data)
+        return True
+
+    def take(self) -> Work | None:
+        """The next step of the work at the head."""
+        head = self.queue[0] if self.queue else None
+        if not isinstance(head, Work):
+            return None
+        step, rest = head.cut(STEP_POSITIONS)
+        if rest is None:
+            self.queue.popleft()
+        else:
+            self.queue[0] = rest
+        self.queued_bytes -= len(step.data)
+        return step
+
+    def drop_queue(self) -> int:
+        """Forget what waits; how much that was."""
+        count = len(self.queue)
+        self.queue.clear()
+        self.queued_bytes = 0
+        self.joiner.clear()
+        return count
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """The step that a stage computes now."""
+
+    job: int
+    session: Session
+    step: Work
+
+
+@dataclass(slots=True, eq=False)
+class HeldStage:
+    """A slice as one stage of one pipeline."""
+
+    pipeline: int
+    stage: int
+    reference: Reference
+    cache_limit_bytes: int
+    nonce: int
+    facts: SliceFacts | None = None
+    """None while it loads."""
+    sessions: dict[int, Session] = field(default_factory=dict)
+    running: Running | None = None
+    prefill_ms: float = 0.0
+    """When the last prefill step began."""
+
+    def row_bytes(self, facts: SliceFacts) -> int:
+        """Of one position as it comes in."""
+        return _VALUE_BYTES if facts.with_embedding else _VALUE_BYTES * facts.hidden_size
+
+    def session_bytes(self, facts: SliceFacts, capacity: int) -> int:
+        """What a session takes when it is full: keys, values, and what was sent on."""
+        history = 0 if facts.with_head else _VALUE_BYTES * facts.hidden_size
+        return facts.cache_bytes * (capacity + 1) + history * capacity
+
+    def reserved_bytes(self) -> int:
+        """What the open sessions take when they are full."""
+        facts = self.facts
+        if facts is None:
+            return 0
+        return sum(self.session_bytes(facts, found.capacity) for found in self.sessions.values())
+
+    def filled_bytes(self) -> int:
+        """What the open sessions take now, without what waits."""
+        facts = self.facts
+        if facts is None:
+            return 0
+        return sum(self.session_bytes(facts, found.length) for found in self.sessions.values())
+
+    def next_session(self, now_ms: float) -> Session | None:
+        """Whose step comes next: decoding first, then the oldest; but prefill never starves."""
+        best: Session | None = None
+        best_key = (True, 0)
+        waiting_ms = now_ms
+        for session in self.sessions.values():
+            head = session.queue[0] if session.queue else None
+            if not isinstance(head, Work):
+                continue
+            if not head.decode:
+                waiting_ms = min(waiting_ms, max(head.since_ms, self.prefill_ms))
+            key = (not head.decode, head.order)
+            if best is None or key < best_key:
+                best, best_key = session, key
+        if best is None or best_key[0] or now_ms - waiting_ms < PREFILL_WAIT_MS:
+            return best
+        return min(
+            (
+                session
+                for session in self.sessions.values()
+                if session.queue
+                and isinstance(session.queue[0], Work)
+                and not session.queue[0].decode
+            ),
+            key=_order,
+        )
+
+
+def _order(session: Session) -> int:
+    head = session.queue[0]
+    return head.order if isinstance(head, Work) else 0
