@@ -17,6 +17,9 @@ from maille_coordinator.slices import (
 from maille_node.language.probe import probe_kernels
 from maille_node.language.stage import KeyValueCache, Stage
 
+# A model of 135 million parameters is read, cut and run here.
+pytestmark = pytest.mark.timeout(180)
+
 TOKENS = list(range(5, 45))
 FLOATS = [Kind.F32, Kind.F16, Kind.BF16]
 QUANTISED = [Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K]

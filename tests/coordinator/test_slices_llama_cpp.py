@@ -23,6 +23,9 @@ from maille_coordinator.slices import (
 )
 from maille_node.language.stage import Stage
 
+# A model of 135 million parameters is read, cut and run here.
+pytestmark = pytest.mark.timeout(180)
+
 NEAR_TIE = 0.4
 NEW_TOKENS = 24
 
