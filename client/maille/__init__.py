@@ -9,6 +9,7 @@ with maille.Mesh() as mesh:
 from maille.async_mesh import AsyncMesh
 from maille.errors import (
     Attempt,
+    GenerationFailed,
     InputError,
     MailleError,
     MeshBusy,
@@ -27,8 +28,11 @@ from maille.errors import (
     Unauthorized,
     UnknownModel,
     UnknownNode,
+    UnknownResponse,
     UnknownTask,
 )
+from maille.language import GenerateOptions, Piece
+from maille.language_views import LanguageModel, Plan, StagePlace, Usage
 from maille.mesh import Mesh
 from maille.tasks import AsyncTask, Task
 from maille.views import Answer, Model, Node
@@ -38,7 +42,10 @@ __all__ = [
     "AsyncMesh",
     "AsyncTask",
     "Attempt",
+    "GenerateOptions",
+    "GenerationFailed",
     "InputError",
+    "LanguageModel",
     "MailleError",
     "Mesh",
     "MeshBusy",
@@ -49,8 +56,11 @@ __all__ = [
     "ModelRejected",
     "Node",
     "OutcomeUnknown",
+    "Piece",
+    "Plan",
     "ResultTimeout",
     "SettingsError",
+    "StagePlace",
     "Task",
     "TaskCancelled",
     "TaskDead",
@@ -60,5 +70,7 @@ __all__ = [
     "Unauthorized",
     "UnknownModel",
     "UnknownNode",
+    "UnknownResponse",
     "UnknownTask",
+    "Usage",
 ]

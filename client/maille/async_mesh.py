@@ -21,6 +21,7 @@ from maille.dispatcher import Dispatcher
 from maille.errors import InputError, MailleError, MeshBusy, MeshNotFound, UnknownModel
 from maille.flow import Flow
 from maille.http_api import HttpApi, OnProgress
+from maille.language import AsyncLanguage
 from maille.limiter import Limiter
 from maille.locate import locate
 from maille.progress import MapProgress
@@ -37,7 +38,7 @@ AnyInputs: TypeAlias = "Inputs | Iterable[Inputs] | AsyncIterable[Inputs]"
 OnAnswer: TypeAlias = Callable[[Answer], None]
 
 
-class AsyncMesh:
+class AsyncMesh(AsyncLanguage):
     """A mesh, for `async with`.
 
         async with AsyncMesh() as mesh:

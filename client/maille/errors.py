@@ -9,6 +9,9 @@ MailleError
 ├── UnknownModel        correct the name (near ones are told), or add the model
 ├── UnknownNode         correct the node's name
 ├── UnknownTask         the id is wrong, or the task ended too long ago
+├── UnknownResponse     a language model's answer is not kept (any longer): ask again
+├── GenerationFailed    a language model's answer could not be made, or not to its end: the text
+│                       says what is missing
 ├── ModelRejected       the file cannot be served: correct it
 ├── InputError          correct the inputs; `code` says what about them
 ├── ResultTimeout       the task has not ended yet: wait again (also a TimeoutError)
@@ -64,6 +67,14 @@ class UnknownNode(MailleError):
 
 class UnknownTask(MailleError):
     """Raised when the mesh knows no task with this id (any longer)."""
+
+
+class UnknownResponse(MailleError):
+    """Raised when the mesh keeps no answer of this id (any longer)."""
+
+
+class GenerationFailed(MailleError):
+    """Raised when a language model's answer cannot be made, or broke off for good."""
 
 
 class ModelRejected(MailleError):
@@ -163,6 +174,9 @@ ERROR_OF_CODE: Mapping[ErrorCode, type[MailleError]] = {
     ErrorCode.LEASE_EXPIRED: TaskFailed,
     ErrorCode.CONTENT_UNAVAILABLE: TaskFailed,
     ErrorCode.UNSUPPORTED_FORMAT: TaskFailed,
+    ErrorCode.CACHE_FULL: TaskFailed,
+    ErrorCode.CACHE_GAP: TaskFailed,
+    ErrorCode.UNKNOWN_SESSION: TaskFailed,
     ErrorCode.UNKNOWN_MODEL: UnknownModel,
     ErrorCode.INPUT_NAME: InputError,
     ErrorCode.INPUT_TYPE: InputError,
@@ -178,6 +192,9 @@ ERROR_OF_CODE: Mapping[ErrorCode, type[MailleError]] = {
     ErrorCode.OUTCOME_UNKNOWN: OutcomeUnknown,
     ErrorCode.NO_SUCH_NODE: UnknownNode,
     ErrorCode.DUPLICATE_ID: TaskFailed,
+    ErrorCode.CACHE_FULL: TaskFailed,
+    ErrorCode.CACHE_GAP: TaskFailed,
+    ErrorCode.UNKNOWN_SESSION: TaskFailed,
 }
 """The error that a failed or rejected task becomes; a test holds the table complete."""
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -11,6 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from maille.errors import (
+    GenerationFailed,
     InputError,
     MailleError,
     MeshBusy,
@@ -20,6 +22,7 @@ from maille.errors import (
     Unauthorized,
     UnknownModel,
     UnknownNode,
+    UnknownResponse,
     UnknownTask,
 )
 from maille.views import Json, MeshDescription, Model, Node
@@ -40,7 +43,20 @@ _ERROR_OF_WORD: Mapping[str, type[MailleError]] = {
     "unknown_task": UnknownTask,
     "queue_full": MeshBusy,
     "unauthorized": Unauthorized,
+    "model_not_found": UnknownModel,
+    "rate_limit_exceeded": MeshBusy,
+    "unknown_response": UnknownResponse,
+    "model_impossible": GenerationFailed,
 }
+_TOO_LONG = frozenset({"context_length_exceeded", "cache_too_small"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event."""
+
+    id: str
+    data: str
 
 
 class HttpApi:
@@ -202,6 +218,49 @@ class HttpApi:
             )
         return content
 
+    # --- language models ---------------------------------------------------------------------
+
+    async def language_models(self) -> list[Json]:
+        """Every language model, with its state and the places of its layers."""
+        return await self._objects("/api/language/models", "models")
+
+    async def language_plan(self, name: str, *, explain: bool) -> Json:
+        """How a language model is, or would be, cut; UnknownModel."""
+        path = f"/api/language/models/{quote(name, safe='')}/plan"
+        response = await self._request("GET", path, params={"explain": str(explain).lower()})
+        return cast("Json", response.json())
+
+    async def cancel_response(self, response_id: str) -> None:
+        """Cancel a language model's answer; nothing happens if it has ended."""
+        await self._request("DELETE", f"/v1/streams/{quote(response_id, safe='')}")
+
+    async def events(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, object] | None = None,
+        params: Mapping[str, str | int] | None = None,
+    ) -> AsyncGenerator[Event]:
+        """Server-sent events as they come, until the coordinator ends the stream.
+
+        Raises:
+            MeshUnavailable: the connection was lost, or nothing came for `timeout_s`.
+        """
+        try:
+            async with self._client.stream(method, path, json=json, params=params) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise self._error(method, path, response)
+                identity = ""
+                async for line in response.aiter_lines():
+                    if line.startswith("id: "):
+                        identity = line.removeprefix("id: ")
+                    elif line.startswith("data: "):
+                        yield Event(identity, line.removeprefix("data: "))
+        except (httpx.InvalidURL, httpx.HTTPError) as error:
+            raise self._unreachable(error) from error
+
     # --- inside ----------------------------------------------------------------------------
 
     async def _object(
@@ -239,27 +298,33 @@ class HttpApi:
             response = await self._client.request(
                 method, path, json=json, params=params, content=content, headers=headers
             )
-        except httpx.InvalidURL as error:
-            raise MeshNotFound(
-                f"{self.url!r} is not an address ({error}). Write it as http://host:7700."
-            ) from error
-        except httpx.UnsupportedProtocol as error:
-            raise MeshNotFound(
-                f"{self.url!r} is no http:// address. Write it as http://host:7700."
-            ) from error
-        except httpx.TimeoutException as error:
-            raise MeshUnavailable(
-                f"The coordinator at {self.url} does not answer in time. "
-                "Check that its machine is reachable, and try again."
-            ) from error
-        except httpx.HTTPError as error:
-            raise MeshUnavailable(
-                f"The coordinator at {self.url} cannot be reached ({error or type(error).__name__}). "
-                "Check that it runs (`maille up` or `maille coordinator`) and that the address is right."
-            ) from error
+        except (httpx.InvalidURL, httpx.HTTPError) as error:
+            raise self._unreachable(error) from error
         if response.is_success or (may_miss and response.status_code == httpx.codes.NOT_FOUND):
             return response
         raise self._error(method, path, response)
+
+    def _unreachable(self, error: Exception) -> MailleError:
+        match error:
+            case httpx.InvalidURL():
+                return MeshNotFound(
+                    f"{self.url!r} is not an address ({error}). Write it as http://host:7700."
+                )
+            case httpx.UnsupportedProtocol():
+                return MeshNotFound(
+                    f"{self.url!r} is no http:// address. Write it as http://host:7700."
+                )
+            case httpx.TimeoutException():
+                return MeshUnavailable(
+                    f"The coordinator at {self.url} does not answer in time. "
+                    "Check that its machine is reachable, and try again."
+                )
+            case _:
+                return MeshUnavailable(
+                    f"The coordinator at {self.url} cannot be reached "
+                    f"({error or type(error).__name__}). Check that it runs (`maille up` or "
+                    "`maille coordinator`) and that the address is right."
+                )
 
     def _error(self, method: str, path: str, response: httpx.Response) -> MailleError:
         word, text = _told(response)
@@ -275,11 +340,18 @@ class HttpApi:
                 f"The coordinator at {self.url} asks for a key. "
                 "Set MAILLE_KEY, or give --key-file or key=...."
             )
-        kind = _ERROR_OF_WORD.get(word)
+        kind = error_of_word(word)
         if kind is not None:
             return kind(text)
+        if path.startswith("/v1/") and status == httpx.codes.BAD_REQUEST:
+            too_long = word in _TOO_LONG
+            return InputError(
+                text, ErrorCode.INPUT_TOO_LARGE if too_long else ErrorCode.INPUT_MALFORMED
+            )
         if word in _INPUT_CODES:
             return InputError(text, ErrorCode[word.upper()])
+        if path.startswith("/v1/") and status == httpx.codes.INTERNAL_SERVER_ERROR:
+            return GenerationFailed(text)
         if method == "POST" and path == "/api/models":
             return ModelRejected(text)
         if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
@@ -289,6 +361,11 @@ class HttpApi:
         return MeshUnavailable(
             f"The coordinator at {self.url} answered {status} to {method} {path}: {text}"
         )
+
+
+def error_of_word(word: str) -> type[MailleError] | None:
+    """The error that the API's word stands for; None if the status must tell."""
+    return _ERROR_OF_WORD.get(word)
 
 
 def model_name(path: Path) -> str:

@@ -27,6 +27,7 @@ from maille.client_core import TaskSettings
 from maille.errors import InputError, MailleError, MeshNotFound
 from maille.flow import Flow
 from maille.http_api import OnProgress
+from maille.language import Language
 from maille.progress import MapProgress
 from maille.tasks import Task, answer_of, settings_of
 from maille.values import Inputs, count
@@ -38,7 +39,7 @@ from maille_protocol.tensors import Array
 Value = TypeVar("Value")
 
 
-class Mesh:
+class Mesh(Language):
     """A mesh, for `with`.
 
         with maille.Mesh() as mesh:

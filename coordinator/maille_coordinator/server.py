@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib.metadata
 import logging
 import os
@@ -127,6 +128,7 @@ class CoordinatorService:
             key=self.settings.key,
             hosts=[host for host in hosts if host] or None,
             max_task_body_bytes=self.settings.max_input_bytes,
+            language=self.coordinator.language,
         )
         config = uvicorn.Config(
             app,
@@ -239,6 +241,9 @@ def run_coordinator(
                 on_ready(service.http_url)
 
         teller = asyncio.create_task(tell(), name="ready")
+        # What is there now stays: collections of garbage need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         try:
             await service.run()
         finally:

@@ -45,3 +45,11 @@ class CoordinatorSettings:
     default_max_attempts: int = 5
     keep_ended_tasks: int = 100_000
     keep_ended_s: float = 24 * 3600.0
+    language_context_tokens: int = 4096
+    """Room for tokens in each session's share of a language model's caches."""
+    language_sessions: int = 4
+    """How many such shares each stage of a language model has."""
+    language_replicas: int = 1
+    """On how many nodes each slice of a language model is kept ready: 2 for one to spare."""
+    language_least_nodes: int = 1
+    """Over how many nodes a language model is cut, if there are so many, even if that is slower."""

@@ -36,11 +36,15 @@ from maille_coordinator.core.events import (
     ForgetAsked,
     ModelAdded,
     ModelRemoved,
+    NodeSpoke,
     ProcessStalled,
     ResumeAsked,
     TasksRestored,
     TimeReached,
 )
+from maille_coordinator.language.runner import LanguageService, Surroundings
+from maille_coordinator.language.slice_files import SliceFiles
+from maille_coordinator.language.state import LanguageLimits
 from maille_coordinator.models import ArtefactStore, Catalogue
 from maille_coordinator.packing import split_offers, split_outcomes
 from maille_coordinator.records import (
@@ -63,6 +67,7 @@ from maille_protocol import (
     CoordinatorState,
     Envelope,
     ErrorCode,
+    ModelFormat,
     ModelReference,
     Offer,
     Offers,
@@ -72,9 +77,11 @@ from maille_protocol import (
     Reference,
     Submission,
     Submit,
+    TaskFlag,
     Withdraw,
     topics,
 )
+from maille_protocol import Message as WireMessage
 from maille_protocol.limits import MAX_MICROCONTROLLER_PUBLISH_BYTES, MAX_PUBLISH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -114,6 +121,24 @@ class Coordinator:
         )
         self._clock = Clock()
         self._streams = EventStreams()
+        self.language = LanguageService(
+            Surroundings(
+                store=self._store,
+                artefacts=self.artefacts,
+                catalogue=self.catalogue,
+                now_ms=self._clock.now_ms,
+                send=self._send,
+                publish=self._streams.publish,
+                failed=self._fail,
+            ),
+            SliceFiles(self.artefacts, directory / "slices.json"),
+            LanguageLimits(
+                context_tokens=settings.language_context_tokens,
+                sessions=settings.language_sessions,
+                copies=settings.language_replicas,
+                least_nodes=settings.language_least_nodes,
+            ),
+        )
         self._waiters = Waiters()
         self._timer: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] | None = None
@@ -154,7 +179,8 @@ class Coordinator:
         self.wire = Wire(settings.mesh, settings.name, boot=secrets.randbits(63) | 1, epoch=epoch)
         self._failed = asyncio.get_running_loop().create_future()
         for model in self.catalogue.list():
-            self.take(ModelAdded(model))
+            if model.format is not ModelFormat.GGUF:
+                self.take(ModelAdded(model))
         self.take(restored)
         if restored.open_tasks:
             logger.info("restored %d open tasks from the journal", len(restored.open_tasks))
@@ -172,12 +198,14 @@ class Coordinator:
             on_down=self._on_down,
         )
         self.wire.use(link)
+        self.language.open(epoch)
         return link
 
     def close(self) -> None:
         """Let go of the journal."""
         if self._timer is not None:
             self._timer.cancel()
+        self.language.close()
         self._acceptances.close()
         self._store.close()
 
@@ -209,6 +237,7 @@ class Coordinator:
             await asyncio.sleep(PRUNE_EVERY_S)
             oldest_ms = int(self._clock.now_ms() - self.settings.keep_ended_s * 1000)
             await self._prune_journal(oldest_ms)
+            self.language.prune()
             self._keep_inputs()
             await asyncio.to_thread(self.artefacts.prune)
 
@@ -236,9 +265,18 @@ class Coordinator:
         try:
             self._carry_out(actions)
         except StoreError as error:
-            # Nothing that follows a write may happen without it: stop, and start again later.
-            if self._failed is not None and not self._failed.done():
-                self._failed.set_exception(error)
+            self._fail(error)
+            return
+        spoken = [event for event in events if isinstance(event, NodeSpoke)]
+        self.language.observe(
+            self.core,
+            [(event.node, event.envelope.boot, event.envelope.message) for event in spoken],
+        )
+
+    def _fail(self, error: StoreError) -> None:
+        """Nothing that follows a write may happen without it: stop, and start again later."""
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
 
     def _on_messages(self, messages: list[Message]) -> None:
         self._rounds += 1
@@ -255,11 +293,13 @@ class Coordinator:
         self.connected.set()
         self.announce(online=True)
         self.take(BrokerConnected())
+        self.language.broker_changed(connected=True)
 
     def _on_down(self, reason: str) -> None:
         self.connected.clear()
         logger.warning("the broker is gone: %s", reason)
         self.take(BrokerLost())
+        self.language.broker_changed(connected=False)
 
     def _wake(self) -> None:
         self._timer = None
@@ -288,18 +328,21 @@ class Coordinator:
             )
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
+        # An offer promises nothing to anyone: nodes may begin while the disk is written. Only
+        # what must never run twice waits for its mark in the journal.
+        self._send_offers(actions, marked=False)
         records = [action.record for action in actions if isinstance(action, Write)]
         if records:
             self._store.commit(records)
-        offers: dict[tuple[str, ModelReference], list[Offer]] = {}
+        self._send_offers(actions, marked=True)
         outcomes: dict[str, list[Outcome]] = {}
         for action in actions:
             match action:
                 case Write(record):
                     if isinstance(record, TaskEnd):
                         self._waiters.ended(record)
-                case SendOffers(node, model, some):
-                    offers.setdefault((node, model), []).extend(some)
+                case SendOffers():
+                    pass  # sent above
                 case Tell(client, outcome):
                     outcomes.setdefault(client, []).append(outcome)
                 case Accept(client, batch, task_ids):
@@ -322,15 +365,31 @@ class Coordinator:
                     self._streams.publish(event)
                 case WakeAt(at_ms):
                     self._wake_at(at_ms)
-        for (node, model), all_offers in offers.items():
-            for group in split_offers(all_offers, self._limit_of(node)):
-                self.wire.send(topics.NODE_TASK, node, Offers(model, group))
         for client, all_outcomes in outcomes.items():
             if client == LOCAL_CLIENT:
                 self._waiters.told(all_outcomes)
                 continue
             for told in split_outcomes(all_outcomes):
                 self.wire.send(topics.CLIENT_OUTCOME, client, Outcomes(told))
+
+    def _send(self, topic: topics.Topic, node: str, message: WireMessage) -> bool:
+        return self.wire.send(topic, node, message)
+
+    def _send_offers(self, actions: Sequence[Action], *, marked: bool) -> None:
+        """Send offers, joined by node and model: those of at-most-once tasks, or the others."""
+        joined: dict[tuple[str, ModelReference], list[Offer]] = {}
+        for action in actions:
+            if isinstance(action, SendOffers):
+                chosen = [
+                    offer
+                    for offer in action.offers
+                    if bool(offer.flags & TaskFlag.AT_MOST_ONCE) is marked
+                ]
+                if chosen:
+                    joined.setdefault((action.node, action.model), []).extend(chosen)
+        for (node, model), offers in joined.items():
+            for group in split_offers(offers, self._limit_of(node)):
+                self.wire.send(topics.NODE_TASK, node, Offers(model, group))
 
     def _acknowledge(self, client: str, batches: tuple[int, ...]) -> None:
         self.wire.send(topics.CLIENT_ACCEPTED, client, Accepted(batches))
@@ -394,6 +453,7 @@ class Coordinator:
         counts["uptime_seconds"] = time.monotonic() - self._started_s
         link = self.wire.counters()
         counts.update({f"mqtt_{name}_total": value for name, value in link.items()})
+        counts.update(self.language.counters())
         return counts
 
     def latencies(self) -> Mapping[str, Distribution]:
@@ -437,8 +497,11 @@ class Coordinator:
         return record.alive
 
     def add_model(self, record: ModelRecord) -> None:
-        """Make a model known to the scheduler."""
-        self.take(ModelAdded(record))
+        """Make a model known to the scheduler, or to the language models."""
+        if record.format is ModelFormat.GGUF:
+            self.language.add_model(record)
+        else:
+            self.take(ModelAdded(record))
         self._streams.publish(
             MeshEvent(
                 "model.added", record.added_at_unix_ms, record.name, f"version {record.version}"
@@ -448,13 +511,16 @@ class Coordinator:
     def remove_model(self, name: str, version: int) -> None:
         """Withdraw a model (version 0: all versions)."""
         versions = [v for n, v in self.core.models if n == name and version in (0, v)]
+        if self.language.remove_model(name, version):
+            versions += [version]
         if not versions:
             which = f"version {version} of model" if version else "model"
             raise ServiceError(
                 404, "unknown_model", f"no {which} {name!r}: see `maille models list`"
             )
         for found in versions:
-            self.take(ModelRemoved(name, found))
+            if (name, found) in self.core.models:
+                self.take(ModelRemoved(name, found))
         now_ms = int(self._clock.now_ms())
         self._streams.publish(MeshEvent("model.removed", now_ms, name, f"versions {versions}"))
 
@@ -462,6 +528,11 @@ class Coordinator:
         self, model: str, tasks: Sequence[Submission], options: TaskOptions
     ) -> list[bytes]:
         """Accept tasks; returns their ids when they are on disk."""
+        record = self.catalogue.get(model, options.version)
+        if record is not None and record.format is ModelFormat.GGUF:
+            raise ServiceError(
+                400, "language_model", f"{model!r} is a language model: ask it under /v1 instead"
+            )
         self._batch += 1
         for task in tasks:
             self._waiters.expect(task.task_id)

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from maille_coordinator.api import create_app
-from maille_coordinator.models import ArtefactStore, Catalogue, Inspection, inspect_onnx
+from maille_coordinator.models import ArtefactStore, Catalogue, Inspection, inspect_model
 from maille_coordinator.records import (
     AttemptRecord,
     Distribution,
@@ -97,7 +97,7 @@ class MemoryService:
             with tempfile.NamedTemporaryFile() as file:
                 file.write(data)
                 file.flush()
-                _INSPECTIONS[data] = await inspect_onnx(Path(file.name))
+                _INSPECTIONS[data] = await inspect_model(Path(file.name))
         info = await self.artefacts.add(data)
         await self.artefacts.keep(info.sha256)
         digest = bytes.fromhex(info.sha256)

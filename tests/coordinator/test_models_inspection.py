@@ -9,14 +9,14 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_files import BAD_FILES, external_data, model_bytes, relu, value
 
-from maille_coordinator.models import Inspection, InspectionError, inspect_onnx, inspection
+from maille_coordinator.models import Inspection, InspectionError, inspect_model, inspection
 from maille_protocol.signature import TensorSpec
 
 
 def inspect(path: Path, data: bytes | None = None) -> Inspection:
     if data is not None:
         path.write_bytes(data)
-    return asyncio.run(inspect_onnx(path))
+    return asyncio.run(inspect_model(path))
 
 
 def test_good_model(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def child_that(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None
 def test_child_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child_that(monkeypatch, tmp_path, "import time\ntime.sleep(1000)\n")
     with pytest.raises(InspectionError, match=r"longer than 0\.2 s") as caught:
-        asyncio.run(inspect_onnx(tmp_path / "model", time_limit_s=0.2))
+        asyncio.run(inspect_model(tmp_path / "model", time_limit_s=0.2))
     assert caught.value.code == "time"
 
 
@@ -163,7 +163,7 @@ def test_child_is_gone_when_the_caller_gives_up(
     )
 
     async def scenario() -> int:
-        work = asyncio.ensure_future(inspect_onnx(tmp_path / "model"))
+        work = asyncio.ensure_future(inspect_model(tmp_path / "model"))
         mark = tmp_path / "model.pid"
         while not mark.exists():  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.01)

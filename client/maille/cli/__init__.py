@@ -6,7 +6,21 @@ from typing import Annotated, cast
 
 import typer
 
-from maille.cli import bench, demo, doctor, models, nodes, output, parts, run, tasks, up
+from maille.cli import (
+    bench,
+    chat,
+    demo,
+    doctor,
+    generate,
+    models,
+    nodes,
+    output,
+    parts,
+    plan,
+    run,
+    tasks,
+    up,
+)
 from maille.cli.common import State, friendly
 from maille.cli.config import Command, config_path, read_config
 
@@ -66,6 +80,9 @@ app.command("nodes")(nodes.nodes)
 app.add_typer(models.app, name="models")
 app.command("run")(run.run)
 app.command("map")(run.map_many)
+app.command("chat")(chat.chat)
+app.command("generate")(generate.generate)
+app.command("plan")(plan.plan)
 app.add_typer(tasks.app, name="tasks")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

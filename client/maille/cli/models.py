@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from maille.cli import output
@@ -15,7 +16,17 @@ from maille.cli.common import (
     connected,
     friendly,
 )
+from maille.cli.language_output import (
+    print_language_model,
+    state_text,
+    wait_until_ready,
+)
+from maille.errors import MeshUnavailable, UnknownModel
+from maille.language_views import LanguageModel
+from maille.mesh import Mesh
 from maille.views import Model
+
+_READY_LIMIT_S = 900.0
 
 app = typer.Typer(no_args_is_help=True, help="Add, list and remove models.")
 
@@ -34,20 +45,48 @@ def print_model(model: Model) -> None:
         console.print(f"  {model.description}", markup=False)
 
 
+def find_language_model(mesh: Mesh, model: Model) -> LanguageModel | None:
+    """The language model that this is; None for any other model."""
+    if model.format != "gguf":
+        return None
+    try:
+        return mesh.language_model(f"{model.name}:{model.version}")
+    except (UnknownModel, MeshUnavailable):
+        # Not told yet, or a coordinator without language models: it is shown like any other.
+        return None
+
+
+def _until_ready(mesh: Mesh, model: LanguageModel, *, quiet: bool) -> LanguageModel:
+    console = output.stderr()
+    name = f"{model.name}:{model.version}"
+    if quiet or not console.is_terminal:
+        tell = (lambda _text: None) if quiet else (lambda text: console.print(text, markup=False))
+        return wait_until_ready(mesh, name, tell, _READY_LIMIT_S)
+    with console.status(state_text(model)) as status:
+        return wait_until_ready(
+            mesh, name, lambda text: status.update(escape(text)), _READY_LIMIT_S
+        )
+
+
 @app.command("add")
 @friendly
 def add(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    file: Annotated[Path, typer.Argument(help="An ONNX file, or a language model's GGUF file.")],
     *,
     name: str | None = typer.Option(None, help="Name in the mesh; else made from the file's."),
     description: str = typer.Option("", help="What it does, for people."),
+    wait: bool = typer.Option(True, help="Wait until a language model is ready to answer."),
     url: UrlOption = None,
     mesh: MeshOption = None,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a model, or a new version of one."""
+    """Add a model, or a new version of one.
+
+    A language model is cut over the nodes at once; this tells how far that is, and why if it cannot
+    be done.
+    """
     with connected(context, url, mesh, key_file, timeout_s=120) as opened:
         console = output.stderr()
         columns = (
@@ -65,8 +104,13 @@ def add(
                 description=description,
                 on_progress=lambda sent, size: progress.update(row, completed=sent, total=size),
             )
+        language = find_language_model(opened, model)
+        if language is not None and wait:
+            language = _until_ready(opened, language, quiet=as_json)
     if as_json:
-        output.print_json(model)
+        output.print_json(language or model)
+    elif language is not None:
+        print_language_model(output.stdout(), language)
     else:
         print_model(model)
 
@@ -120,11 +164,14 @@ def show(
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one model's inputs and outputs."""
+    """Show one model's inputs and outputs, or where a language model's layers are."""
     with connected(context, url, mesh, key_file) as opened:
         model = opened.models.show(name, version)
+        language = find_language_model(opened, model)
     if as_json:
-        output.print_json(model)
+        output.print_json(language or model)
+    elif language is not None:
+        print_language_model(output.stdout(), language)
     else:
         print_model(model)
 

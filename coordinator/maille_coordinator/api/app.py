@@ -9,15 +9,18 @@ from maille_coordinator.api import (
     documentation,
     event_routes,
     health_routes,
+    language_routes,
     mesh_routes,
     metrics,
     model_routes,
     node_routes,
+    openai_routes,
     task_routes,
 )
 from maille_coordinator.api.context import MAX_TASK_BODY_BYTES, Context
 from maille_coordinator.api.errors import add_handlers
 from maille_coordinator.api.security import LOOPBACK_HOSTS, Security
+from maille_coordinator.language import LanguageApi
 from maille_coordinator.service import Service
 
 _ROUTES = (
@@ -38,6 +41,7 @@ def create_app(
     key: str | None,
     hosts: Iterable[str] | None = None,
     max_task_body_bytes: int = MAX_TASK_BODY_BYTES,
+    language: LanguageApi | None = None,
 ) -> FastAPI:
     """The HTTP API of `service`, as an ASGI application without state of its own.
 
@@ -47,11 +51,15 @@ def create_app(
         hosts: names under which the API may be asked, besides those of loopback. Without any,
             an API without a key answers to the names of loopback only, one with a key to all.
         max_task_body_bytes: largest body with the inputs of tasks.
+        language: its language models; None leaves out /v1 and /api/language.
     """
     app = documentation.create_documented(key is not None)
     context = Context(service, max_task_body_bytes)
     for module in _ROUTES:
         app.include_router(module.router(context))
+    if language is not None:
+        app.include_router(openai_routes.router(language))
+        app.include_router(language_routes.router(language))
     app.include_router(documentation.router())
     add_handlers(app)
     allowed = None if hosts is None and key is not None else (*LOOPBACK_HOSTS, *(hosts or ()))

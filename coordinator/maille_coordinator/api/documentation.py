@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic.json_schema import models_json_schema
 
-from maille_coordinator.api import schemas
+from maille_coordinator.api import openai_schemas, schemas
 from maille_coordinator.api.errors import ApiError
 
 _DESCRIPTION = """
@@ -21,9 +21,10 @@ Runs models on the devices of a mesh.
 1. `PUT /api/artefacts/{sha256}` uploads a model's file, `POST /api/models` makes it a model.
 2. `POST /api/tasks` runs it and waits for the outputs.
 3. `GET /api/nodes` and `GET /api/events` show what happens.
+4. Language models speak OpenAI's API under `/v1`: point any of its clients at this address.
 
-Every error has the form `{"error": {"code": ..., "message": ...}}`; the message names the cause
-and the next step.
+Every error has the form `{"error": {"code": ..., "message": ...}}`, under `/v1` with `type` and
+`param` beside them; the message names the cause and the next step.
 """
 
 _ASSETS = {
@@ -73,6 +74,8 @@ def _own_schemas() -> dict[str, object]:
             (schemas.TaskRequest, "validation"),
             (schemas.ModelRequest, "validation"),
             (schemas.Event, "serialization"),
+            (openai_schemas.ChatRequest, "validation"),
+            (openai_schemas.CompletionRequest, "validation"),
         ],
         ref_template="#/components/schemas/{model}",
     )

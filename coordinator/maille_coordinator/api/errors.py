@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
+from maille_coordinator.api.openai_errors import PREFIX, OpenAiError, error_body, of_service
 from maille_coordinator.api.schemas import ErrorAnswer
 from maille_coordinator.models import (
     ArtefactBusy,
@@ -83,18 +84,28 @@ def described(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 def answer(
-    status: int, code: str, text: str, headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    text: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    path: str = "",
 ) -> JSONResponse:
-    """The error as an answer."""
-    return JSONResponse(
-        {"error": {"code": code, "message": text}}, status, dict(headers) if headers else None
-    )
+    """The error as an answer; in OpenAI's form where `path` is one of OpenAI's."""
+    if path.startswith(PREFIX):
+        # OpenAI's programs do not know 422, they know "bad request".
+        status = 400 if status == 422 else status
+        body = error_body(status, code, text)
+    else:
+        body = {"error": {"code": code, "message": text}}
+    return JSONResponse(body, status, dict(headers) if headers else None)
 
 
 def add_handlers(app: FastAPI) -> None:
     """Make `app` answer every error in this one form."""
     app.add_exception_handler(StarletteHTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(OpenAiError, _openai)
     app.add_exception_handler(ServiceError, _service)
     app.add_exception_handler(ModelsError, _models)
     app.add_exception_handler(StoreError, _store)
@@ -102,19 +113,21 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, ApiError):
-        return answer(error.status_code, error.code, str(error.detail), error.headers)
+        return answer(
+            error.status_code, error.code, str(error.detail), error.headers, path=request.url.path
+        )
     if not isinstance(error, StarletteHTTPException):
         raise error
     code, text = _OF_STATUS.get(error.status_code, ("bad_request", str(error.detail)))
-    return answer(error.status_code, code, text, error.headers)
+    return answer(error.status_code, code, text, error.headers, path=request.url.path)
 
 
-async def _validation(_request: Request, error: Exception) -> JSONResponse:
+async def _validation(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
-    return answer(422, "invalid_request", validation_text(error.errors()))
+    return answer(422, "invalid_request", validation_text(error.errors()), path=request.url.path)
 
 
 def validation_text(problems: object) -> str:
@@ -131,15 +144,23 @@ def validation_text(problems: object) -> str:
     return f"the request does not fit: {'; '.join(texts)}{more}. /docs describes every field"
 
 
-async def _service(_request: Request, error: Exception) -> JSONResponse:
+async def _openai(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, OpenAiError):
+        raise error
+    return JSONResponse(error.body(), error.status, error.headers or None)
+
+
+async def _service(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, ServiceError):
         raise error
+    if request.url.path.startswith(PREFIX):
+        return await _openai(request, of_service(error))
     return answer(error.status, error.code, str(error))
 
 
-async def _models(_request: Request, error: Exception) -> JSONResponse:
+async def _models(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, InspectionError):
-        return answer(422, f"model_{error.code}", str(error))
+        return answer(422, f"model_{error.code}", str(error), path=request.url.path)
     headers = None
     if isinstance(error, ArtefactOffset):
         headers = {"Upload-Offset": str(error.length_bytes)}
@@ -147,16 +168,16 @@ async def _models(_request: Request, error: Exception) -> JSONResponse:
         headers = {"Retry-After": "1"}
     for kind, (status, code) in _OF_MODELS.items():
         if isinstance(error, kind):
-            return answer(status, code, str(error), headers)
+            return answer(status, code, str(error), headers, path=request.url.path)
     _LOGGER.error("models: %s", error)
-    return answer(500, "storage_failed", str(error))
+    return answer(500, "storage_failed", str(error), path=request.url.path)
 
 
-async def _store(_request: Request, error: Exception) -> JSONResponse:
+async def _store(request: Request, error: Exception) -> JSONResponse:
     _LOGGER.error("journal: %s", error)
     if isinstance(error, StoreFull):
-        return answer(507, "disk_full", str(error))
-    return answer(500, "storage_failed", str(error))
+        return answer(507, "disk_full", str(error), path=request.url.path)
+    return answer(500, "storage_failed", str(error), path=request.url.path)
 
 
 async def _gone(_request: Request, _error: Exception) -> JSONResponse:
@@ -171,4 +192,5 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         "internal_error",
         f"the coordinator failed at this request ({type(error).__name__}): its log says where; "
         "please report that",
+        path=request.url.path,
     )

@@ -10,7 +10,7 @@ from maille_coordinator.api import schemas, views
 from maille_coordinator.api.body import read_body
 from maille_coordinator.api.context import MAX_OTHER_BODY_BYTES, Context
 from maille_coordinator.api.errors import ApiError, described, validation_text
-from maille_coordinator.models import inspect_onnx
+from maille_coordinator.models import Inspection, inspect_model
 from maille_coordinator.models.catalogue import check_model_name
 from maille_coordinator.records import ModelRecord
 from maille_protocol import ModelFormat
@@ -55,7 +55,8 @@ def router(context: Context) -> APIRouter:
     async def add_model(request: Request, response: Response) -> schemas.Model:
         """Make an uploaded artefact a new version of a model.
 
-        The file is loaded once, in a process of its own, to learn its inputs and outputs.
+        The file (ONNX, or a GGUF language model) is loaded once, in a process of its own, to learn
+        what it is.
         The same bytes under the same name are the same version.
         """
         wanted = await _parse(request)
@@ -70,7 +71,7 @@ def router(context: Context) -> APIRouter:
             response.status_code = 200
             return views.model(known)
         async with context.inspections:
-            inspection = await inspect_onnx(artefacts.path(wanted.sha256))
+            inspection = await inspect_model(artefacts.path(wanted.sha256))
         # Kept first: a catalogue must never name bytes that may go away.
         await artefacts.keep(wanted.sha256)
         try:
@@ -79,9 +80,9 @@ def router(context: Context) -> APIRouter:
                 wanted.name,
                 digest,
                 size_bytes,
-                ModelFormat.ONNX,
+                inspection.format,
                 inspection,
-                wanted.description,
+                wanted.description or _described(inspection),
             )
         except BaseException:
             if not catalogue.uses(digest):
@@ -125,3 +126,15 @@ def _same(records: list[ModelRecord], name: str, sha256: bytes) -> ModelRecord |
         if record.name == name and record.sha256 == sha256:
             return record
     return None
+
+
+def _described(inspection: Inspection) -> str:
+    """What a language model says of itself, where nobody else says anything."""
+    said = inspection.metadata
+    if inspection.format is not ModelFormat.GGUF:
+        return ""
+    millions = int(said["parameters"]) / 1e6
+    return (
+        f"{said['name']}: {said['architecture']}, {millions:.0f} M parameters, "
+        f"{said['quantisation']}, {said['layers']} layers, context {said['context']}"
+    )

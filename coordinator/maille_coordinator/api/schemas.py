@@ -126,7 +126,7 @@ class Model(_Answer):
     version: int
     sha256: Sha256
     size_bytes: int
-    format: Literal["onnx", "tiny"]
+    format: Literal["onnx", "tiny", "gguf"]
     inputs: list[Tensor]
     outputs: list[Tensor]
     batchable: bool = Field(description="Whether tasks may be run together in one batch.")
@@ -147,7 +147,9 @@ class ModelRequest(BaseModel):
 
     name: str = Field(description="1 to 64 of a-z, 0-9 and inner `.` `_` `-`.", examples=["digits"])
     sha256: Sha256
-    format: Literal["onnx"] = Field("onnx", description="The form of the file.")
+    format: Literal["onnx", "gguf"] | None = Field(
+        None, description="The form of the file; its first bytes say so anyway."
+    )
     description: str = Field("", max_length=2000)
 
 

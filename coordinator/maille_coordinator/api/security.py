@@ -48,7 +48,7 @@ class Security:
             await self._app(scope, receive, send)
             return
         status, code, text, more = refusal
-        await answer(status, code, text, more)(scope, receive, send)
+        await answer(status, code, text, more, path=scope["path"])(scope, receive, send)
 
     def _refuse_host(
         self, headers: Headers, method: str

@@ -1,6 +1,7 @@
 """What a coordinator's core wants done. Imperative; the shell carries them out, in order.
 
-`Write` actions are committed to the journal before any action that follows them.
+`Write` actions are committed to the journal before anyone is told something that rests on them;
+offers of tasks that may run twice are the exception, they promise nothing.
 """
 
 from dataclasses import dataclass

@@ -63,8 +63,10 @@ from maille_protocol import (
     OutcomeStatus,
     Progress,
     Results,
+    StageReport,
     Submit,
     TaskState,
+    Tokens,
     Withdraw,
 )
 
@@ -231,6 +233,8 @@ class Core:
                 self._outbox.report("node.log", now_ms, record.node, text, {"level": level})
             case NodeStatus() | NodeInfo():
                 pass  # presence took them
+            case StageReport() | Tokens():
+                pass  # for the language models, which the shell tells
             case _:
                 self.counters.messages_unannounced += 1
 

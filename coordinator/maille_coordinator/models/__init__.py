@@ -20,7 +20,7 @@ from maille_coordinator.models.errors import (
     UnknownArtefact,
     UnknownModel,
 )
-from maille_coordinator.models.inspection import Inspection, inspect_onnx
+from maille_coordinator.models.inspection import Inspection, inspect_model
 
 __all__ = [
     "ArtefactBusy",
@@ -42,5 +42,5 @@ __all__ = [
     "ModelsError",
     "UnknownArtefact",
     "UnknownModel",
-    "inspect_onnx",
+    "inspect_model",
 ]

@@ -198,6 +198,38 @@ class ArtefactStore:
         self._known[sha256] = kept
         return kept
 
+    @property
+    def scratch(self) -> Path:
+        """Where files may be made that `adopt` takes in."""
+        return self._directory / "scratch"
+
+    async def adopt(self, file: Path) -> ArtefactInfo:
+        """Take in a file of `scratch` that is named by its SHA-256, as a kept artefact.
+
+        Its bytes are not hashed again: it was made by this program.
+
+        Raises:
+            ArtefactStoreFull, ArtefactTooLarge, ArtefactDiskFull: it was deleted.
+        """
+        sha256 = checked_name(file.name)
+        info = ArtefactInfo(sha256, os.stat(file).st_size)  # noqa: PTH116 - as quick as a look-up
+        if sha256 in self._known:
+            _discard(file)
+            return await self.keep(sha256)
+        try:
+            self._check_size(info.size_bytes, 0)
+            await in_thread(make_durable, file, self._path(info))
+        except ArtefactError:
+            _discard(file)
+            raise
+        except OSError as error:
+            _discard(file)
+            raise self._explain(error) from error
+        self._damaged.discard(sha256)
+        self._known[sha256] = info
+        self._complete_bytes += info.size_bytes
+        return info
+
     def release(self, sha256: str) -> ArtefactInfo:
         """Make a kept artefact transient, so that it goes when nobody has used it for a while."""
         info = self._existing(sha256)
@@ -394,3 +426,7 @@ class ArtefactStore:
         parts.sort(key=lambda part: part.stat().st_mtime, reverse=True)
         for part in parts[_ABANDONED_PARTS:]:
             part.unlink()
+
+
+def _discard(file: Path) -> None:
+    file.unlink(missing_ok=True)

@@ -81,7 +81,7 @@ class InvalidModelName(CatalogueError):
 class InspectionError(ModelsError):
     """Raised when a file is not a model that the mesh can run.
 
-    `code` is one of: not_onnx, truncated, external_data, operator, opset, type, too_many_tensors,
+    `code` is one of: not_onnx, unsupported (a language model of another kind), truncated, external_data, operator, opset, type, too_many_tensors,
     memory, time, crash, invalid.
     """
 

@@ -1,4 +1,4 @@
-"""The child process of `inspection`: loads one ONNX file and prints what it is, as JSON.
+"""The child process of `inspection`: loads one model's file and prints what it is, as JSON.
 
     python -m maille_coordinator.models.inspect_child FILE
 
@@ -37,6 +37,7 @@ _BASE_MEMORY_BYTES = 4 * 1024 * 1024 * 1024
 _MEMORY_PER_FILE_BYTE = 6
 """Reading, parsing and repacking weights each hold them once for a while."""
 _CPU_LIMIT_S = 120
+_GGUF = b"GGUF"
 _MAX_METADATA = 64
 _MAX_METADATA_CHARACTERS = 1000
 _MAX_REASON_CHARACTERS = 600
@@ -71,6 +72,9 @@ def limit_resources(file_bytes: int) -> None:
 
 def describe(path: Path) -> dict[str, object]:
     """The answer for a model that can be run. InspectionError for one that cannot."""
+    with path.open("rb") as file:
+        if file.read(len(_GGUF)) == _GGUF:
+            return describe_gguf(path)
     outline = read_outline(path)
     if outline.external_files:
         names = ", ".join(repr(name[:100]) for name in outline.external_files[:5])
@@ -111,6 +115,48 @@ def describe(path: Path) -> dict[str, object]:
             for key, value in list(metadata.items())[:_MAX_METADATA]
         },
     }
+
+
+def describe_gguf(path: Path) -> dict[str, object]:
+    """The answer for a language model."""
+    # Imported here, where the limits are in force.
+    from maille_coordinator.language.model_files import quantisation_of  # noqa: PLC0415
+    from maille_coordinator.slices import (  # noqa: PLC0415
+        LanguageModelError,
+        Tokenizer,
+        UnsupportedModelError,
+        read_model,
+    )
+
+    try:
+        model = read_model(path)
+        Tokenizer(model.vocabulary)
+    except UnsupportedModelError as error:
+        raise InspectionError("unsupported", _renamed(error, path)) from error
+    except LanguageModelError as error:
+        raise InspectionError("truncated", _renamed(error, path)) from error
+    parameters = sum(matrix.rows * matrix.columns for matrix in model.tensors.values())
+    return {
+        "inputs": [],
+        "outputs": [],
+        "batchable": False,
+        "opset": 0,
+        "producer": "",
+        "format": "GGUF",
+        "metadata": {
+            "name": model.name[:_MAX_METADATA_CHARACTERS],
+            "architecture": model.architecture,
+            "quantisation": quantisation_of(model),
+            "parameters": str(parameters),
+            "layers": str(model.layer_count),
+            "context": str(model.context_length),
+        },
+    }
+
+
+def _renamed(error: Exception, path: Path) -> str:
+    """The text of an error, which names the file by its SHA-256, as its owner knows it."""
+    return str(error).replace(str(path), "the file").replace(path.name, "the file")
 
 
 def explain(reason: str, outline: OnnxOutline, version: str) -> InspectionError:

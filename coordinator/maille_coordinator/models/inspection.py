@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from maille_coordinator.models.errors import InspectionError
+from maille_protocol import ModelFormat
 from maille_protocol.signature import TensorSpec
 
 _TIME_LIMIT_S = 60.0
@@ -32,13 +33,17 @@ class Inspection:
     opset: int = 0
     producer: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
+    format: ModelFormat = ModelFormat.ONNX
+    """GGUF: a language model, without inputs and outputs; the metadata says what it is."""
 
 
-async def inspect_onnx(path: Path, *, time_limit_s: float = _TIME_LIMIT_S) -> Inspection:
-    """Load the ONNX file at `path` in a child process and describe it.
+async def inspect_model(path: Path, *, time_limit_s: float = _TIME_LIMIT_S) -> Inspection:
+    """Load the ONNX or GGUF file at `path` in a child process and describe it.
+
+    Its first bytes say which of both it is.
 
     Raises:
-        InspectionError: it is not a model that onnxruntime can run, or too much for the limits.
+        InspectionError: it is not a model that the mesh can run, or too much for the limits.
     """
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -89,9 +94,9 @@ def _parse(answer: bytes, returncode: int | None) -> Inspection:
     if not answer or returncode != 0:
         raise InspectionError(
             "crash",
-            "onnxruntime broke down while it loaded the model "
-            f"({_death(returncode)}): the file is damaged or needs more memory than a model may; "
-            "try it with onnxruntime alone, or export it again",
+            f"the process that loaded the model broke down ({_death(returncode)}): the file is "
+            "damaged or needs more memory than a model may; try it with onnxruntime (or llama.cpp "
+            "for a GGUF) alone, or export it again",
         )
     said = json.loads(answer)
     if "error" in said:
@@ -103,6 +108,7 @@ def _parse(answer: bytes, returncode: int | None) -> Inspection:
         opset=said["opset"],
         producer=said["producer"],
         metadata=said["metadata"],
+        format=ModelFormat[said.get("format", "ONNX")],
     )
 
 

@@ -9,6 +9,7 @@ from maille_coordinator.store.errors import (
     StoreVersion,
 )
 from maille_coordinator.store.journal import JournalRecord, Store, StoreCounts
+from maille_coordinator.store.sessions import StoredSession
 
 __all__ = [
     "JournalConflict",
@@ -20,4 +21,5 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreVersion",
+    "StoredSession",
 ]

@@ -8,17 +8,19 @@ unless `sync` is "full". What `commit` has returned from survives the death of a
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
+from maille_coordinator.language.records import SessionRecord
 from maille_coordinator.records import StartedMark, TaskEnd, TaskRecord, TaskView
-from maille_coordinator.store import rows
+from maille_coordinator.store import rows, sessions
 from maille_coordinator.store.checkpoint import Checkpointer
 from maille_coordinator.store.errors import JournalConflict, StoreError, explain
 from maille_coordinator.store.lock import FileLock
 from maille_coordinator.store.schema import connect_writer
+from maille_coordinator.store.sessions import StoredSession
 
 JournalRecord: TypeAlias = TaskRecord | TaskEnd | StartedMark
 
@@ -302,6 +304,43 @@ class Store:
         self._ended_count -= deleted
         self._checkpointer.written(deleted)
         return deleted
+
+    def commit_sessions(self, records: Sequence[SessionRecord]) -> None:
+        """Write what became of generations, in one transaction.
+
+        Raises:
+            JournalConflict: a generation of this id was accepted before.
+            StoreFull, StoreError: as `commit`.
+        """
+        self._in_transaction(lambda connection: sessions.write(connection, records))
+        self._checkpointer.written(len(records))
+
+    def stored_sessions(self) -> tuple[list[StoredSession], list[tuple[str, int, int]]]:
+        """All generations, and the (node, pipeline, stage) that nodes may hold of them."""
+        try:
+            connection = self._connected()
+            found = sessions.read(connection), sessions.read_stages(connection)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+        return found
+
+    def prune_sessions(self, ended_before_unix_ms: int) -> int:
+        """Delete generations that ended before this time; how many."""
+        deleted: list[int] = []
+        self._in_transaction(
+            lambda connection: deleted.append(sessions.prune(connection, ended_before_unix_ms))
+        )
+        return deleted[0]
+
+    def _in_transaction(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        connection = self._connected()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            work(connection)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back(connection)
+            raise explain(error, self._path) from error
 
     def counts(self) -> StoreCounts:
         """How many tasks and bytes there are."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maille_coordinator.store.errors import StoreCorrupt, StoreVersion
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Stands in the file's `user_version`; raised with every change of the tables."""
 
 APPLICATION_ID = 0x4D61496C
@@ -57,6 +57,38 @@ CREATE TABLE ended (
 CREATE UNIQUE INDEX ended_id ON ended (id);
 -- `tasks list --state failed` must not read a hundred thousand rows; done ones cost nothing here.
 CREATE INDEX ended_badly ON ended (status) WHERE status <> 0;
+"""
+
+# Version 2: generations of language models. Their tokens come in groups, in rows of their own; the
+# stages are what nodes may still hold after a restart.
+SESSION_TABLES = """
+CREATE TABLE session (
+    id TEXT PRIMARY KEY,
+    model TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    prompt BLOB NOT NULL,
+    sampling BLOB NOT NULL,
+    max_tokens INTEGER NOT NULL,
+    end_tokens BLOB NOT NULL,
+    accepted_at INTEGER NOT NULL,
+    extra TEXT NOT NULL,
+    finish TEXT,
+    code TEXT,
+    text TEXT,
+    ended_at INTEGER
+) WITHOUT ROWID;
+CREATE TABLE session_tokens (
+    session TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    tokens BLOB NOT NULL,
+    PRIMARY KEY (session, at)
+) WITHOUT ROWID;
+CREATE TABLE stages_held (
+    pipeline INTEGER NOT NULL,
+    node TEXT NOT NULL,
+    stage INTEGER NOT NULL,
+    PRIMARY KEY (pipeline, node, stage)
+) WITHOUT ROWID;
 """
 
 _WRITER_SETTINGS = (
@@ -136,7 +168,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             )
         # One transaction: a kill in the middle leaves an empty file, which is begun again.
         connection.executescript(
-            f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            f"BEGIN IMMEDIATE; {TABLES} {SESSION_TABLES} "
+            f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+    elif version == 1:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {SESSION_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
 
 

@@ -1,0 +1,87 @@
+"""What the core of language models wants done. Imperative; the shell does them, in order.
+
+`WriteSession` is committed to the journal before any action that follows it.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from maille_coordinator.language.events import ModelKey
+from maille_coordinator.language.records import SessionRecord
+from maille_coordinator.records import MeshEvent
+from maille_protocol import Route, SessionOrder, StageOrder, Token
+
+
+@dataclass(frozen=True, slots=True)
+class SendToStage:
+    """Send one message to a node."""
+
+    node: str
+    message: StageOrder | Route | SessionOrder
+
+
+@dataclass(frozen=True, slots=True)
+class CutSlice:
+    """Cut a slice into the artefact store, then say `SliceCut`."""
+
+    key: ModelKey
+    first: int
+    last: int
+    with_ends: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOut:
+    """Give a token to whoever reads the session; `index` counts the answer's tokens from 0."""
+
+    session: str
+    index: int
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """Tell whoever reads the session that it is over."""
+
+    session: str
+    finish: str
+    """"stop", "length", "cancelled" or "error"."""
+    code: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSession:
+    """Put a record into the journal."""
+
+    record: SessionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Put an event into the stream for people."""
+
+    event: MeshEvent
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Hand a `TimeReached` to the core at this time; replaces the time asked for before."""
+
+    at_ms: float
+
+
+Action: TypeAlias = (
+    SendToStage | CutSlice | TokenOut | SessionEnded | WriteSession | Report | WakeAt
+)
+
+__all__ = [
+    "Action",
+    "CutSlice",
+    "Report",
+    "SendToStage",
+    "SessionEnded",
+    "TokenOut",
+    "WakeAt",
+    "WriteSession",
+]

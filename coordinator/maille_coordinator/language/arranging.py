@@ -1,0 +1,510 @@
+"""The life of pipelines: planned, loaded, checked, repaired after a loss, handed over, closed."""
+
+from collections.abc import Collection, Iterable
+
+from maille_coordinator.language.loading import Loader
+from maille_coordinator.language.measuring import Measurer
+from maille_coordinator.language.planning import Planner
+from maille_coordinator.language.records import SessionStart
+from maille_coordinator.language.repair import Repairs
+from maille_coordinator.language.sessions import Sessions
+from maille_coordinator.language.state import (
+    Measuring,
+    Model,
+    ModelState,
+    Node,
+    Pipeline,
+    PipelineState,
+    Session,
+    Slot,
+    World,
+)
+from maille_coordinator.placement import PlacementImpossible, Plan
+from maille_protocol import Sampling, StageReport, StageState
+
+_AVOID_MS = 30_000.0
+_RETRY_MS = 1000.0
+_LONGEST_RETRY_MS = 30_000.0
+_CHECK_TOKENS = 2
+"""The first token goes out of the ring, the second one has been all around."""
+
+
+class Arranger:
+    """Makes and keeps the pipelines of all models."""
+
+    def __init__(
+        self,
+        world: World,
+        measurer: Measurer,
+        planner: Planner,
+        loader: Loader,
+        repairs: Repairs,
+        sessions: Sessions,
+    ) -> None:
+        self._world = world
+        self._measurer = measurer
+        self._planner = planner
+        self._loader = loader
+        self._repairs = repairs
+        self._sessions = sessions
+
+    # --- planning --------------------------------------------------------------------------
+
+    def consider(self, model: Model) -> None:
+        """Do what can be done for a model after something has changed."""
+        self._measurer.consider(model)
+        world = self._world
+        pipeline = model.pipeline
+        if model.retry_ms > world.now_ms or model.successor is not None:
+            return
+        if pipeline is None:
+            if self._ready_to_plan(model):
+                self._arrange(model)
+        elif pipeline.state is PipelineState.REPAIRING:
+            if any(not self._present(slot.primary, pipeline) for slot in pipeline.slots):
+                self.mend(model, pipeline)
+            else:
+                self.advance(pipeline)  # those that were gone are back
+        elif pipeline.state is PipelineState.READY and not pipeline.busy:
+            self._improve(model, pipeline)
+
+    def _present(self, name: str, pipeline: Pipeline) -> bool:
+        node = self._world.nodes.get(name)
+        return (
+            node is not None
+            and node.alive
+            and node.avoided.get(pipeline.key, 0.0) <= self._world.now_ms
+        )
+
+    def _ready_to_plan(self, model: Model) -> bool:
+        able = self._measurer.able(model)
+        if not able:
+            model.state = ModelState.WAITING
+            model.text = (
+                "no node that holds slices is in the mesh: start one with `maille node`"
+                if not self._world.nodes
+                else "no node can take a slice now: see `maille nodes`"
+            )
+            return False
+        if not self._measurer.settled(model):
+            if model.state in (ModelState.WAITING, ModelState.IMPOSSIBLE):
+                model.state, model.text = ModelState.MEASURING, "nodes measure a layer of it"
+            return False
+        return bool(self._measurer.offers(model))
+
+    def _arrange(self, model: Model) -> None:
+        try:
+            plan = self._planner.new(model)
+        except PlacementImpossible as error:
+            self._impossible(model, error)
+            return
+        model.pipeline = self._build(model, plan)
+        model.state, model.text = ModelState.LOADING, "nodes load their slices"
+        self.advance(model.pipeline)
+
+    def _impossible(self, model: Model, error: PlacementImpossible) -> None:
+        text = str(error)
+        if model.state is not ModelState.IMPOSSIBLE or model.text != text:
+            self._world.report("model.impossible", model.key[0], text)
+        model.state, model.text = ModelState.IMPOSSIBLE, text
+        if model.impossible_since_ms is None:
+            model.impossible_since_ms = self._world.now_ms
+
+    def _build(self, model: Model, plan: Plan) -> Pipeline:
+        world = self._world
+        model.impossible_since_ms = None
+        slots = [
+            Slot(
+                stage.first_layer,
+                stage.last_layer,
+                stage.node,
+                copies=[copy.node for copy in plan.replicas if copy.stage == place],
+            )
+            for place, stage in enumerate(plan.stages)
+        ]
+        pipeline = Pipeline(
+            world.next_pipeline(),
+            model.key,
+            plan,
+            slots,
+            self._planner.cache_tokens(model),
+            token_ms=plan.prediction.token_ms,
+            since_ms=world.now_ms,
+        )
+        world.pipelines[pipeline.number] = pipeline
+        places = ", ".join(f"{slot.first}-{slot.last} on {slot.primary}" for slot in slots)
+        world.report("model.planned", model.key[0], f"layers {places}")
+        return pipeline
+
+    def _improve(self, model: Model, pipeline: Pipeline) -> None:
+        """Move to a much better plan while nobody's generation runs."""
+        if model.queue:
+            return
+        try:
+            plan = self._planner.better(model, pipeline.plan)
+        except PlacementImpossible:
+            return
+        if plan is not None:
+            self._world.report("model.improves", model.key[0], "a better place was found")
+            self.close(pipeline)
+            model.pipeline = self._build(model, plan)
+            model.state, model.text = ModelState.LOADING, "nodes load their slices"
+            self.advance(model.pipeline)
+
+    # --- loading and checking --------------------------------------------------------------
+
+    def advance(self, pipeline: Pipeline) -> None:
+        """Go on as far as the loads allow."""
+        model = self._world.models.get(pipeline.key)
+        if model is None or pipeline.state is PipelineState.CLOSED:
+            return
+        trouble = self._loader.load(model, pipeline)
+        if trouble is not None:
+            self._abandon(model, pipeline, trouble)
+            return
+        slots = pipeline.slots
+        if not all(slot.ready(slot.primary) for slot in slots):
+            return
+        match pipeline.state:
+            case PipelineState.LOADING:
+                if all(slot.ready(name) for slot in slots for name in slot.copies):
+                    self._start(model, pipeline)
+            case PipelineState.REPAIRING:
+                self._join_copies(pipeline)
+                pipeline.state = PipelineState.READY
+                model.state, model.text = ModelState.READY, ""
+                self._world.report("model.recovered", model.key[0])
+                self._repairs.relayout(pipeline)
+                self._sessions.start_waiting(model)
+            case PipelineState.READY:
+                heirs = [slot for slot in slots if slot.heir is not None]
+                if heirs and all(slot.ready(slot.heir or "") for slot in heirs):
+                    self._hand_over(pipeline)
+                elif not pipeline.busy and self._join_copies(pipeline):
+                    self._repairs.relayout(pipeline)
+
+    def _join_copies(self, pipeline: Pipeline) -> bool:
+        """Make the copies that have loaded shadows; whether there were any."""
+        joined = False
+        for slot in pipeline.slots:
+            for name in [name for name in slot.copies if slot.ready(name)]:
+                slot.copies.remove(name)
+                if name not in slot.routed:
+                    slot.shadows.append(name)
+                    joined = True
+        return joined
+
+    def _start(self, model: Model, pipeline: Pipeline) -> None:
+        self._join_copies(pipeline)
+        if model.successor is pipeline:
+            self._take_over(model, pipeline)
+            return
+        pipeline.state = PipelineState.CHECKING
+        model.state, model.text = ModelState.CHECKING, "the first token goes round"
+        start = SessionStart(
+            "",
+            *model.key,
+            model.check_tokens,
+            Sampling(temperature_ppm=0),
+            _CHECK_TOKENS,
+            (),
+            int(self._world.now_ms),
+        )
+        check = Session(start, self._world.next_handle(), self._world.now_ms, check=True)
+        self._world.handles[check.handle] = check
+        pipeline.check = check
+        pipeline.layout += 1
+        self._repairs.tell_route(pipeline)
+        self._sessions.attach(check, pipeline)
+
+    def checked(self, session: Session, finish: str, text: str) -> None:
+        """The first round has ended."""
+        pipeline = next(
+            (found for found in self._world.live_pipelines() if found.check is session), None
+        )
+        if pipeline is None:
+            return
+        pipeline.check = None
+        model = self._world.models.get(pipeline.key)
+        if model is None or pipeline.state is not PipelineState.CHECKING:
+            return
+        if finish == "error":
+            self._abandon(model, pipeline, f"the first token did not come round: {text}")
+            return
+        pipeline.state = PipelineState.READY
+        model.state, model.text = ModelState.READY, ""
+        model.failures = 0
+        self._world.report(
+            "model.ready", model.key[0], f"{len(pipeline.slots)} stages, pipeline {pipeline.number}"
+        )
+        self._sessions.start_waiting(model)
+        self.freed(pipeline)
+
+    def _take_over(self, model: Model, pipeline: Pipeline) -> None:
+        """A ring of another shape goes on with the sessions of the former one."""
+        former, model.pipeline, model.successor = model.pipeline, pipeline, None
+        pipeline.state = PipelineState.READY
+        pipeline.layout += 1
+        self._repairs.tell_route(pipeline)
+        model.state, model.text = ModelState.READY, ""
+        self._world.report("model.recovered", model.key[0], f"pipeline {pipeline.number}")
+        if former is not None:
+            self.close(former)
+        self._sessions.start_waiting(model)
+
+    def _abandon(self, model: Model, pipeline: Pipeline, text: str) -> None:
+        """An arrangement came to nothing: try another one later."""
+        world = self._world
+        self._world.report("model.failed", model.key[0], text)
+        self.close(pipeline)
+        model.failures += 1
+        wait_ms = min(_LONGEST_RETRY_MS, _RETRY_MS * 2 ** min(model.failures, 6))
+        model.retry_ms = world.now_ms + wait_ms
+        if model.pipeline is None:
+            model.state, model.text = ModelState.WAITING, text
+        world.timers.set(("model", model.name), model.retry_ms)
+
+    def close(self, pipeline: Pipeline) -> None:
+        """Unload a pipeline; its sessions wait for another one."""
+        world = self._world
+        model = world.models.get(pipeline.key)
+        pipeline.state = PipelineState.CLOSED
+        for session in reversed(list(pipeline.sessions.values())):
+            if session.check:
+                pipeline.check = None
+                self._sessions.end(session, "error", "", "the pipeline was closed")
+            else:
+                self._sessions.put_back(session)
+        self._loader.unload_all(pipeline)
+        world.pipelines.pop(pipeline.number, None)
+        world.write_stages(pipeline.number)
+        world.timers.cancel(("load", pipeline.number))
+        if model is not None and model.pipeline is pipeline:
+            model.pipeline = None
+        if model is not None and model.successor is pipeline:
+            model.successor = None
+
+    # --- losses ----------------------------------------------------------------------------
+
+    def node_gone(self, node: Node) -> None:
+        """A node's process is gone, with all it held in memory."""
+        self._world.forget_leftovers(node, *node.leftovers)
+        node.skills = {
+            key: skill for key, skill in node.skills.items() if skill.state is Measuring.MEASURED
+        }
+        for pipeline in self._world.live_pipelines():
+            for slot in pipeline.slots:
+                slot.loads.pop(node.node, None)
+            self._world.write_stages(pipeline.number)
+            self._without(pipeline, {node.node}, "is gone")
+
+    def replace(self, pipeline: Pipeline, names: Iterable[str], why: str) -> None:
+        """Nodes that are in the mesh but fail their stages."""
+        gone = set(names)
+        for name in sorted(gone):
+            node = self._world.nodes.get(name)
+            if node is not None:
+                node.avoided[pipeline.key] = self._world.now_ms + _AVOID_MS
+            self._world.report("stage.failed", name, f"{pipeline.key[0]}: {why}")
+            for stage, slot in enumerate(pipeline.slots):
+                if name in slot.loads:
+                    self._loader.unload(pipeline, stage, name)
+        self._world.timers.set(
+            ("model", f"{pipeline.key[0]}:{pipeline.key[1]}"), self._world.now_ms + _AVOID_MS + 1
+        )
+        self._without(pipeline, gone, why)
+
+    def _without(self, pipeline: Pipeline, gone: set[str], why: str) -> None:
+        model = self._world.models.get(pipeline.key)
+        if model is None:
+            return
+        hit = False
+        for slot in pipeline.slots:
+            slot.shadows = [name for name in slot.shadows if name not in gone]
+            slot.copies = [name for name in slot.copies if name not in gone]
+            if slot.heir in gone:
+                slot.heir = None
+            hit = hit or slot.primary in gone
+        for session in pipeline.sessions.values():
+            for held in session.holds:
+                held.difference_update(gone)
+        if not hit:
+            if pipeline.state is PipelineState.LOADING:
+                self.advance(pipeline)
+        elif pipeline.state in (PipelineState.LOADING, PipelineState.CHECKING):
+            self._abandon_at_once(model, pipeline, f"{', '.join(sorted(gone))} {why}")
+        else:
+            self._world.counters.stages_replaced += 1
+            self.mend(model, pipeline)
+
+    def _abandon_at_once(self, model: Model, pipeline: Pipeline, text: str) -> None:
+        self.close(pipeline)
+        model.failures += 1
+        if model.failures > 5:
+            model.retry_ms = self._world.now_ms + _RETRY_MS * min(model.failures, 30)
+            self._world.timers.set(("model", model.name), model.retry_ms)
+        if model.pipeline is None:
+            model.state, model.text = ModelState.WAITING, text
+        elif model.pipeline.state is PipelineState.REPAIRING:
+            self.mend(model, model.pipeline)
+        self.consider(model)
+
+    def mend(self, model: Model, pipeline: Pipeline) -> None:
+        """Find places for the stages whose nodes are gone."""
+        gone = {
+            slot.primary for slot in pipeline.slots if not self._present(slot.primary, pipeline)
+        }
+        pipeline.state = PipelineState.REPAIRING
+        for session in pipeline.sessions.values():
+            self._world.timers.cancel(("session", session.handle))
+            patience_ms = self._world.now_ms + self._world.limits.patience_ms
+            self._world.timers.set(("wait", session.handle), patience_ms)
+        try:
+            plan = self._planner.without(model, pipeline.plan, gone)
+        except PlacementImpossible as error:
+            self._impossible(model, error)
+            return
+        model.state = ModelState.RECOVERING
+        model.text = f"{', '.join(sorted(gone))} is gone: its layers move"
+        if not self._in_place(pipeline, plan, gone):
+            self._succeed(model, pipeline, plan)
+            return
+        self._adopt(pipeline, plan, gone)
+        self.advance(pipeline)
+
+    def _in_place(self, pipeline: Pipeline, plan: Plan, gone: Collection[str]) -> bool:
+        """Whether a plan has the same cut and moves nothing but what is gone."""
+        return len(pipeline.slots) == len(plan.stages) and all(
+            (slot.first, slot.last) == (stage.first_layer, stage.last_layer)
+            and (slot.primary == stage.node or slot.primary in gone)
+            for slot, stage in zip(pipeline.slots, plan.stages, strict=True)
+        )
+
+    def _succeed(self, model: Model, pipeline: Pipeline, plan: Plan) -> None:
+        """Load another cut; it takes the sessions over when it is ready."""
+        if model.successor is not None:
+            self.close(model.successor)
+        model.successor = self._build(model, plan)
+        if pipeline.state is PipelineState.REPAIRING:
+            # What the new cut does not use makes room for it.
+            used = {(slot.primary, slot.first, slot.last) for slot in model.successor.slots}
+            for stage, slot in enumerate(pipeline.slots):
+                for name in list(slot.loads):
+                    if (name, slot.first, slot.last) not in used:
+                        self._loader.unload(pipeline, stage, name)
+        self.advance(model.successor)
+
+    def _adopt(self, pipeline: Pipeline, plan: Plan, gone: Collection[str]) -> None:
+        """Put the stages of a plan with the same cut where it says."""
+        pipeline.plan = plan
+        for place, (slot, stage) in enumerate(zip(pipeline.slots, plan.stages, strict=True)):
+            if slot.primary != stage.node and slot.primary in gone:
+                slot.primary = stage.node
+                slot.shadows = [name for name in slot.shadows if name != stage.node]
+                slot.copies = [name for name in slot.copies if name != stage.node]
+            for copy in plan.replicas:
+                if copy.stage == place and copy.node not in (*slot.routed, *slot.copies):
+                    slot.copies.append(copy.node)
+
+    # --- a planned leave -------------------------------------------------------------------
+
+    def leave(self, node: str) -> None:
+        """Let others take over what a node holds, while it still works."""
+        for pipeline in self._world.live_pipelines():
+            model = self._world.models.get(pipeline.key)
+            slots = [slot for slot in pipeline.slots if slot.primary == node]
+            if model is None or not slots or pipeline.state is not PipelineState.READY:
+                continue
+            try:
+                plan = self._planner.without(model, pipeline.plan, {node})
+            except PlacementImpossible as error:
+                self._world.report("node.stays", node, f"nobody can take its layers: {error}")
+                continue
+            if self._in_place(pipeline, plan, {node}):
+                for slot, stage in zip(pipeline.slots, plan.stages, strict=True):
+                    if slot.primary == node:
+                        slot.heir = stage.node
+                pipeline.plan = plan
+                self.advance(pipeline)
+            elif model.successor is None:
+                self._succeed(model, pipeline, plan)
+
+    def _hand_over(self, pipeline: Pipeline) -> None:
+        for stage, slot in enumerate(pipeline.slots):
+            if slot.heir is None:
+                continue
+            former, slot.primary, slot.heir = slot.primary, slot.heir, None
+            slot.shadows = [name for name in slot.shadows if name != slot.primary]
+            self._loader.unload(pipeline, stage, former)
+            self._world.report("stage.handed-over", former, f"to {slot.primary}")
+        self._world.write_stages(pipeline.number)
+        self._repairs.relayout(pipeline)
+
+    # --- what nodes report -----------------------------------------------------------------
+
+    def reported(self, node: Node, report: StageReport) -> None:
+        """A node told of a stage as a whole."""
+        pipeline = self._world.pipelines.get(report.pipeline)
+        slot = (
+            pipeline.slots[report.stage]
+            if pipeline is not None and report.stage < len(pipeline.slots)
+            else None
+        )
+        if pipeline is None or slot is None or node.node not in slot.loads:
+            if report.state is StageState.GONE:
+                self._world.forget_leftovers(node, (report.pipeline, report.stage))
+            elif report.state in (StageState.READY, StageState.LOADING):
+                # Of an earlier run, or from before it was told to unload.
+                self._loader.drop(node.node, report.pipeline, report.stage)
+            return
+        load = slot.loads[node.node]
+        load.heard_ms = self._world.now_ms
+        match report.state:
+            case StageState.READY:
+                if not load.ready:
+                    load.ready = True
+                    node.disk.setdefault(pipeline.key, set()).add((slot.first, slot.last))
+                    self.advance(pipeline)
+            case StageState.LOADING:
+                load.asked_ms = self._world.now_ms
+            case StageState.GONE | StageState.FAILED:
+                if load.ready and report.state is StageState.GONE:
+                    self._stage_gone(pipeline, report.stage, node)
+                elif node.node in {slot.primary, slot.heir, *slot.shadows, *slot.copies}:
+                    self.replace(pipeline, [node.node], report.text or "could not load its slice")
+            case _:
+                pass
+
+    def _stage_gone(self, pipeline: Pipeline, stage: int, node: Node) -> None:
+        """A node does not have the stage any more: load it again, there."""
+        slot = pipeline.slots[stage]
+        del slot.loads[node.node]
+        for session in pipeline.sessions.values():
+            if stage < len(session.holds):
+                session.holds[stage].discard(node.node)
+        if node.node == slot.primary and pipeline.state is PipelineState.READY:
+            pipeline.state = PipelineState.REPAIRING
+        elif node.node in slot.shadows:
+            slot.shadows.remove(node.node)
+            slot.copies.append(node.node)
+        self.advance(pipeline)
+
+    def reload(self, pipeline: Pipeline, session: Session) -> None:
+        """Order stages loaded again that say they know nothing of a session."""
+        for slot, held in zip(pipeline.slots, session.holds, strict=True):
+            if slot.primary not in held:
+                slot.loads.pop(slot.primary, None)
+        if pipeline.state is PipelineState.READY:
+            pipeline.state = PipelineState.REPAIRING
+        elif pipeline.state is PipelineState.CHECKING:
+            pipeline.state = PipelineState.LOADING
+            self._sessions.end(session, "error", "", "")
+            pipeline.check = None
+        self.advance(pipeline)
+
+    def freed(self, pipeline: Pipeline) -> None:
+        """A session has ended: there may be time for what waits until nobody is disturbed."""
+        model = self._world.models.get(pipeline.key)
+        if model is not None and not pipeline.busy and pipeline.state is PipelineState.READY:
+            self.advance(pipeline)
+            self.consider(model)

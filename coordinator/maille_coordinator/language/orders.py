@@ -1,0 +1,123 @@
+"""The orders that open and rebuild a session's caches. Pure: state in, messages out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from maille_coordinator.language.state import Pipeline, Session
+from maille_protocol import Route, SessionCommand, SessionOrder
+
+MOST_TOKENS = 11_000
+"""In one order, so that it fits a publish."""
+
+
+def packed(tokens: Sequence[int]) -> bytes:
+    """Tokens as the wire has them."""
+    return np.asarray(tokens, dtype="<u4").tobytes()
+
+
+def route(pipeline: Pipeline) -> Route:
+    """Who holds what."""
+    return Route(pipeline.number, pipeline.layout, tuple(slot.routed for slot in pipeline.slots))
+
+
+def open_orders(session: Session, pipeline: Pipeline, stage: int) -> Iterator[SessionOrder]:
+    """OPEN for one stage that is to be filled by others, or by REBUILD.
+
+    The last stage is told the prompt with all that says how to choose, then the answer so far.
+    """
+    if stage < len(pipeline.slots) - 1:
+        yield _open(session, pipeline, 0, ())
+        return
+    prompt = session.start.prompt
+    answer = [token.token for token in session.tokens]
+    for at in range(0, len(prompt), MOST_TOKENS):
+        piece = prompt[at : at + MOST_TOKENS]
+        order = _open(session, pipeline, at, piece)
+        if at + len(piece) == len(prompt):
+            start = session.start
+            order = replace(
+                order,
+                sampling=start.sampling,
+                max_tokens=start.max_tokens,
+                end_tokens=packed(start.end_tokens),
+            )
+        yield order
+    for at in range(0, len(answer), MOST_TOKENS):
+        yield _open(session, pipeline, len(prompt) + at, answer[at : at + MOST_TOKENS])
+
+
+def begin_order(session: Session, pipeline: Pipeline, known: Sequence[int]) -> SessionOrder:
+    """OPEN for stage 0: compute all known tokens and go on."""
+    return _open(session, pipeline, 0, known)
+
+
+def _open(
+    session: Session, pipeline: Pipeline, position: int, tokens: Sequence[int]
+) -> SessionOrder:
+    return SessionOrder(
+        SessionCommand.OPEN,
+        pipeline.number,
+        pipeline.layout,
+        session.handle,
+        position=position,
+        capacity=session.start.capacity,
+        tokens=packed(tokens),
+    )
+
+
+def close_order(session: Session, pipeline: Pipeline) -> SessionOrder:
+    """CLOSE for any stage."""
+    return SessionOrder(SessionCommand.CLOSE, pipeline.number, pipeline.layout, session.handle)
+
+
+def resend_order(session: Session, pipeline: Pipeline) -> SessionOrder:
+    """Ask the last stage for the tokens after those that are known."""
+    return SessionOrder(
+        SessionCommand.RESEND,
+        pipeline.number,
+        pipeline.layout,
+        session.handle,
+        position=session.length,
+    )
+
+
+def inject_order(session: Session, pipeline: Pipeline) -> SessionOrder:
+    """The last known token to stage 0: the ring goes on."""
+    return SessionOrder(
+        SessionCommand.INJECT,
+        pipeline.number,
+        pipeline.layout,
+        session.handle,
+        position=session.length - 1,
+        tokens=packed([session.last_token]),
+    )
+
+
+def replay_order(session: Session, pipeline: Pipeline, position: int, until: int) -> SessionOrder:
+    """What a stage sent from a position on, again."""
+    return SessionOrder(
+        SessionCommand.REPLAY,
+        pipeline.number,
+        pipeline.layout,
+        session.handle,
+        position=position,
+        until=until,
+    )
+
+
+def rebuild_orders(
+    session: Session, pipeline: Pipeline, known: Sequence[int], position: int, until: int
+) -> Iterator[SessionOrder]:
+    """All known tokens from a position on to stage 0, to fill caches up to the stage `until`."""
+    for at in range(position, len(known), MOST_TOKENS):
+        yield SessionOrder(
+            SessionCommand.REBUILD,
+            pipeline.number,
+            pipeline.layout,
+            session.handle,
+            position=at,
+            until=until,
+            tokens=packed(known[at : at + MOST_TOKENS]),
+        )

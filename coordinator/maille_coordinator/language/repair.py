@@ -1,0 +1,314 @@
+"""Opens sessions on a ring, notices when one stands still, and repairs it.
+
+The steps are those of docs/decisions/0006-token-slices.md: a new layout where places changed, the
+caches that are missing, the last known token to stage 0. A stall is answered in growing steps: the
+token again, then everything again under a new layout, then other nodes for those that are silent.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+
+from maille_coordinator.language.measuring import Measurer
+from maille_coordinator.language.orders import (
+    MOST_TOKENS,
+    begin_order,
+    inject_order,
+    open_orders,
+    rebuild_orders,
+    replay_order,
+    route,
+)
+from maille_coordinator.language.state import Pipeline, PipelineState, Session, World
+from maille_protocol import ErrorCode, SessionOrder, StageReport
+
+LEAST_DEADLINE_MS = 500.0
+_DEADLINE_TOKENS = 8.0
+_DEADLINE_PREFILLS = 3.0
+_PATIENCE = (1.0, 1.5, 2.0, 4.0, 8.0, 16.0)
+"""Factors of the deadline, by repairs without a token since."""
+_PING_MS = 700.0
+_GRACE_MS = 150.0
+_MOST_ATTEMPTS = 9
+_RELOAD_AFTER = 1
+_NUMBER = re.compile(r"\d{1,9}")
+
+_RUNNING = (PipelineState.READY, PipelineState.CHECKING)
+
+
+class Repairs:
+    """Keeps the sessions of a ring going."""
+
+    def __init__(self, world: World, measurer: Measurer) -> None:
+        self._world = world
+        self._measurer = measurer
+        self.end: Callable[[Session, str, str, str], None]
+        """Ends a session: finish, code, text."""
+        self.replace: Callable[[Pipeline, Iterable[str], str], None]
+        """Finds other nodes for those that fail, and says why."""
+        self.reload: Callable[[Pipeline, Session], None]
+        """Makes sure that nodes have the stages that know nothing of a session."""
+        self.put_back: Callable[[Session], None]
+        """Lets a session wait for room."""
+
+    # --- opening ---------------------------------------------------------------------------
+
+    def open(self, session: Session) -> None:
+        """Begin a session on a pipeline, from its known tokens."""
+        pipeline = _ring(session)
+        known = session.known()
+        if len(known) > MOST_TOKENS:
+            self._reopen(session)
+            return
+        self._open_all(session, pipeline)
+        last = pipeline.slots[-1].routed
+        for node in pipeline.slots[0].routed:
+            if node not in last:  # else its stage 0 has heard what the last stage was told
+                self._world.send(node, begin_order(session, pipeline, known))
+        self._repaired(session, len(known))
+
+    def _reopen(self, session: Session) -> None:
+        """Fill all caches of a session that may be known to its stages already."""
+        pipeline = _ring(session)
+        self._open_all(session, pipeline)
+        if len(pipeline.slots) > 1:
+            self._send(pipeline, 0, open_orders(session, pipeline, 0))
+        last = len(pipeline.slots) - 1
+        known = session.known()
+        self._send(pipeline, 0, rebuild_orders(session, pipeline, known, 0, last))
+        self._send(pipeline, 0, [inject_order(session, pipeline)])
+        self._repaired(session, len(known))
+
+    def _open_all(self, session: Session, pipeline: Pipeline) -> None:
+        """OPEN for all stages but the first of several; the last one first."""
+        session.holds = [set(slot.routed) for slot in pipeline.slots]
+        for stage in reversed(range(len(pipeline.slots))):
+            if stage or len(pipeline.slots) == 1:
+                self._send(pipeline, stage, open_orders(session, pipeline, stage))
+
+    def relayout(self, pipeline: Pipeline, reopen: Session | None = None) -> None:
+        """Say who holds what, then repair every session: what was on its way is void."""
+        pipeline.layout += 1
+        self.tell_route(pipeline)
+        for session in list(pipeline.sessions.values()):
+            # A rebuild that was under way has just been made void.
+            if session is reopen or session.pending > 1:
+                self._reopen(session)
+            else:
+                self._mend(session, {})
+
+    def tell_route(self, pipeline: Pipeline) -> None:
+        """Send the route to all who are in it."""
+        message = route(pipeline)
+        for node in sorted(pipeline.nodes):
+            self._world.send(node, message)
+
+    def _send(self, pipeline: Pipeline, stage: int, orders: Iterable[SessionOrder]) -> None:
+        for order in orders:
+            for node in pipeline.slots[stage].routed:
+                self._world.send(node, order)
+
+    def _mend(self, session: Session, gaps: dict[int, int]) -> None:
+        """Fill what is missing, `gaps` from the positions given on, and go on."""
+        pipeline = _ring(session)
+        lost = {
+            stage: 0
+            for stage, slot in enumerate(pipeline.slots)
+            if slot.primary not in session.holds[stage]
+        }
+        runs = _runs(gaps | lost)
+        last = len(pipeline.slots) - 1
+        if (
+            not session.tokens  # within the prompt nobody knows what each stage has
+            or len(lost) > last
+            or (last in lost and pipeline.slots[0].primary == pipeline.slots[last].primary)
+            or any(self._tangled(pipeline, first, until) for first, until, _ in runs)
+        ):
+            self._reopen(session)
+            return
+        known = session.known()
+        for stage in sorted(lost, reverse=True):
+            self._send(pipeline, stage, open_orders(session, pipeline, stage))
+            session.holds[stage] |= set(pipeline.slots[stage].routed)
+        rebuilt = 0
+        for first, until, position in runs:
+            rebuilt += len(known) - position
+            if first == 0:
+                orders = rebuild_orders(session, pipeline, known, position, until)
+                self._send(pipeline, 0, orders)
+            else:
+                # Its shadows have heard the same: only one of them is to speak.
+                before = pipeline.slots[first - 1].primary
+                self._world.send(before, replay_order(session, pipeline, position, until))
+        self._send(pipeline, 0, [inject_order(session, pipeline)])
+        self._repaired(session, rebuilt + 1)
+
+    def _tangled(self, pipeline: Pipeline, first: int, until: int) -> bool:
+        """Whether the node that is to replay holds one of the stages to fill.
+
+        An order names no stage, and the node would take the later one.
+        """
+        if first == 0:
+            return False
+        before = pipeline.slots[first - 1].primary
+        return any(slot.primary == before for slot in pipeline.slots[first:until])
+
+    def _repaired(self, session: Session, pending: int) -> None:
+        session.pending = pending
+        session.gaps.clear()
+        session.repaired_ms = session.progress_ms = self._world.now_ms
+        self._world.timers.cancel(("repair", session.handle))
+        self.watch(session)
+
+    # --- time ------------------------------------------------------------------------------
+
+    def watch(self, session: Session) -> None:
+        """Look again when the next token should have come."""
+        pipeline = _ring(session)
+        base_ms = max(LEAST_DEADLINE_MS, _DEADLINE_TOKENS * pipeline.token_ms)
+        factor = _PATIENCE[min(session.attempts, len(_PATIENCE) - 1)]
+        at_ms = self._world.now_ms + base_ms * factor + self._work_ms(pipeline)
+        self._world.timers.set(("session", session.handle), at_ms)
+
+    def _work_ms(self, pipeline: Pipeline) -> float:
+        pending = sum(session.pending for session in pipeline.sessions.values())
+        return _DEADLINE_PREFILLS * pipeline.prefill_ms * pending
+
+    def stalled(self, handle: int) -> None:
+        """A token is late."""
+        world = self._world
+        session = world.handles.get(handle)
+        if session is None or session.pipeline is None:
+            return
+        pipeline = session.pipeline
+        if pipeline.state not in _RUNNING:
+            return  # it goes on with the next layout
+        if not world.connected:
+            self.watch(session)
+            return
+        session.attempts += 1
+        world.counters.repairs += 1
+        silent = self._silent(session, pipeline)
+        if session.attempts > _MOST_ATTEMPTS:
+            self.give_up(session, f"no token came in {session.attempts} tries to repair the ring")
+        elif silent:
+            self.replace(pipeline, silent, "does not answer")
+        elif session.attempts == 1:
+            self._ping(session, pipeline)
+            self.tell_route(pipeline)
+            if session.pending > 1:
+                self._reopen(session)
+            else:
+                self._mend(session, {})
+        else:
+            self._ping(session, pipeline)
+            self.relayout(pipeline, reopen=session)
+
+    def _ping(self, session: Session, pipeline: Pipeline) -> None:
+        session.pinged_ms = self._world.now_ms
+        for name in sorted(pipeline.nodes):
+            node = self._world.nodes.get(name)
+            if node is not None:
+                self._measurer.ping_once(node)
+
+    def _silent(self, session: Session, pipeline: Pipeline) -> list[str]:
+        pinged_ms = session.pinged_ms
+        if pinged_ms is None or self._world.now_ms - pinged_ms < _PING_MS:
+            return []
+        return [
+            slot.primary
+            for slot in pipeline.slots
+            if (node := self._world.nodes.get(slot.primary)) is None or node.answered_ms < pinged_ms
+        ]
+
+    # --- what stages report ----------------------------------------------------------------
+
+    def reported(self, node: str, report: StageReport) -> None:
+        """A stage cannot go on with one session."""
+        session = self._world.handles.get(report.session)
+        pipeline = None if session is None else session.pipeline
+        if session is None or pipeline is None or pipeline.number != report.pipeline:
+            self._world.counters.strays += 1
+            return
+        if report.code is ErrorCode.UNKNOWN_SESSION:
+            # An order names no stage, so neither does this answer to one.
+            for slot, held in zip(pipeline.slots, session.holds, strict=True):
+                if slot.primary == node:
+                    held.discard(node)
+            self.soon(session)
+            return
+        if not report.stage < len(pipeline.slots) or node != pipeline.slots[report.stage].primary:
+            self._world.counters.strays += 1
+            return
+        match report.code:
+            case ErrorCode.CACHE_GAP:
+                # It names the position that came and the length that is held, which is less.
+                numbers = [int(found) for found in _NUMBER.findall(report.text)]
+                session.gaps[report.stage] = min([*numbers, session.length] if numbers else [0])
+                self.soon(session)
+            case ErrorCode.CACHE_FULL | ErrorCode.OUT_OF_MEMORY | ErrorCode.NO_SPACE:
+                if len(pipeline.sessions) > 1:
+                    self.put_back(session)
+                else:
+                    self.give_up(session, f"{node}: {report.text}", "cache_too_small")
+            case ErrorCode.INPUT_MALFORMED | ErrorCode.INPUT_TOO_LARGE:
+                self.give_up(session, f"{node}: {report.text}")
+            case _:
+                session.holds[report.stage].discard(node)
+                self.soon(session)
+
+    def soon(self, session: Session) -> None:
+        """Repair, but give a repair under way time to work: old messages may still come."""
+        pipeline = _ring(session)
+        grace_ms = max(_GRACE_MS, 3 * pipeline.token_ms) + self._work_ms(pipeline)
+        at_ms = max(self._world.now_ms, session.repaired_ms + grace_ms)
+        self._world.timers.set(("repair", session.handle), at_ms)
+
+    def repair(self, handle: int) -> None:
+        """Repair what stages have reported, unless a token has come since."""
+        session = self._world.handles.get(handle)
+        if session is None or session.pipeline is None:
+            return
+        pipeline = session.pipeline
+        complete = all(
+            slot.primary in held for slot, held in zip(pipeline.slots, session.holds, strict=True)
+        )
+        if pipeline.state not in _RUNNING or (complete and not session.gaps):
+            return
+        session.attempts += 1
+        self._world.counters.repairs += 1
+        if session.attempts > _MOST_ATTEMPTS:
+            self.give_up(session, "the stages kept losing their place")
+        elif session.attempts == 1 + _RELOAD_AFTER and not complete:
+            self.reload(pipeline, session)
+        elif session.attempts > 2:
+            self.relayout(pipeline, reopen=session)
+        else:
+            self._mend(session, dict(session.gaps))
+
+    def give_up(self, session: Session, text: str, code: str = "generation_failed") -> None:
+        """End a session that cannot be repaired."""
+        self.end(
+            session,
+            "error",
+            code,
+            f"{text}. The tokens so far are right; ask again, and see `maille nodes` and the "
+            "coordinator's log",
+        )
+
+
+def _ring(session: Session) -> Pipeline:
+    if session.pipeline is None:
+        raise RuntimeError(f"session {session.handle} is on no pipeline")
+    return session.pipeline
+
+
+def _runs(missing: dict[int, int]) -> list[tuple[int, int, int]]:
+    """Runs of neighbouring stages: first, last, and the position that the first lacks."""
+    runs: list[tuple[int, int, int]] = []
+    for stage in sorted(missing):
+        if runs and runs[-1][1] == stage - 1:
+            first, _, position = runs[-1]
+            runs[-1] = (first, stage, min(position, missing[stage]))
+        else:
+            runs.append((stage, stage, missing[stage]))
+    return runs

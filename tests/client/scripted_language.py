@@ -1,0 +1,1 @@
+../coordinator/scripted_language.py

@@ -1,0 +1,197 @@
+"""Language models in virtual time: arranged, generated, repaired, handed over, restarted."""
+
+from itertools import pairwise
+
+import pytest
+from language_world import KEY, LAYERS, MEMORY, PROCESS_BYTES, Mesh, answer
+
+from maille_coordinator.language.events import SessionCancelled
+from maille_coordinator.language.state import LanguageLimits, ModelState
+
+
+def ready_mesh(count: int = 3, seed: int = 0, limits: LanguageLimits | None = None) -> Mesh:
+    """Nodes `a`, `b`, ... with the model ready on them."""
+    mesh = Mesh(seed, limits=limits) if limits else Mesh(seed)
+    for place in range(count):
+        mesh.start_node("abcdefgh"[place], 1000 + 100 * place)
+    mesh.run(lambda: mesh.core.models[KEY].state is ModelState.READY)
+    return mesh
+
+
+def primaries(mesh: Mesh) -> list[str]:
+    """Who has the stages, in order."""
+    pipeline = mesh.core.models[KEY].pipeline
+    assert pipeline is not None
+    return [slot.primary for slot in pipeline.slots]
+
+
+def test_a_model_is_measured_cut_loaded_and_checked_before_it_is_ready() -> None:
+    mesh = ready_mesh(3)
+    pipeline = mesh.core.models[KEY].pipeline
+    assert pipeline is not None
+    assert len(pipeline.slots) >= 2
+    assert pipeline.slots[0].first == 0
+    assert pipeline.slots[-1].last == LAYERS - 1
+    assert not pipeline.sessions
+    assert not mesh.tokens
+
+
+def test_a_generation_gives_the_tokens_of_the_model() -> None:
+    mesh = ready_mesh()
+    start = mesh.ask("one", (3, 1, 4, 1, 5), count=20)
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+    assert mesh.ends["one"].finish == "length"
+
+
+def test_an_end_token_stops_it() -> None:
+    mesh = ready_mesh()
+    tokens = answer(mesh.ask("whole", count=10))
+    start = mesh.ask("cut", count=10, end_tokens=(tokens[6],))
+    mesh.run(lambda: mesh.finished("whole", "cut"))
+    assert mesh.tokens["cut"] == answer(start) == tokens[:7]
+    assert mesh.ends["cut"].finish == "stop"
+
+
+def test_several_run_at_once_and_others_wait_for_room() -> None:
+    mesh = ready_mesh()
+    starts = [mesh.ask(f"s{seed}", count=40, seed=seed) for seed in range(8)]
+    mesh.run(lambda: mesh.finished(*(start.session for start in starts)))
+    for start in starts:
+        assert mesh.tokens[start.session] == answer(start)
+
+
+def test_asked_before_a_node_is_there() -> None:
+    mesh = Mesh()
+    start = mesh.ask("early")
+    mesh.start_node("a")
+    mesh.start_node("b")
+    mesh.run(lambda: mesh.finished("early"))
+    assert mesh.tokens["early"] == answer(start)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_loss_of_any_stage_changes_no_token(place: int) -> None:
+    mesh = ready_mesh(4, limits=LanguageLimits(context_tokens=64, least_nodes=3))
+    start = mesh.ask("one", count=40, penalty=True)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 10)
+    mesh.kill(primaries(mesh)[place])
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+    assert mesh.ends["one"].finish == "length"
+
+
+def test_a_node_that_falls_silent_is_replaced() -> None:
+    mesh = ready_mesh(4)
+    start = mesh.ask("one", count=40)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 10)
+    before_ms = mesh.now_ms
+    mesh.nodes[primaries(mesh)[1]].deaf = True
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+    assert mesh.now_ms - before_ms < 4000
+
+
+def test_a_drained_node_hands_over_without_a_pause() -> None:
+    mesh = ready_mesh(4)
+    start = mesh.ask("one", count=60)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 5)
+    leaver = primaries(mesh)[0]
+    mesh.drain(leaver)
+    mesh.run(lambda: leaver not in primaries(mesh))
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+    times = mesh.came_ms["one"]
+    assert max(after - before for before, after in pairwise(times)) < 300
+    mesh.pause(100)
+    assert mesh.nodes[leaver].core.stage_count == 0
+
+
+def test_a_replica_takes_over_within_a_moment() -> None:
+    mesh = ready_mesh(4, limits=LanguageLimits(context_tokens=64, sessions=2, copies=2))
+    pipeline = mesh.core.models[KEY].pipeline
+    assert pipeline is not None
+    assert all(slot.shadows for slot in pipeline.slots)
+    start = mesh.ask("one", count=60, penalty=True)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 20)
+    mesh.kill(primaries(mesh)[-1])
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+    times = mesh.came_ms["one"]
+    assert max(after - before for before, after in pairwise(times)) < 100
+
+
+def test_the_coordinator_restarts() -> None:
+    mesh = ready_mesh(3)
+    start = mesh.ask("one", count=60)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 20)
+    mesh.restart()
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+    mesh.pause(10_000)
+    held = sum(node.core.stage_count for node in mesh.nodes.values())
+    assert held == len(primaries(mesh))
+
+
+def test_a_cancel_frees_every_stage() -> None:
+    mesh = ready_mesh()
+    mesh.ask("one", count=60)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 5)
+    mesh.tell(SessionCancelled("one", "cancelled"))
+    assert mesh.ends["one"].finish == "cancelled"
+    mesh.pause(50)
+    assert not any(node.core.session_count for node in mesh.nodes.values())
+    assert not any(node.caches for node in mesh.nodes.values())
+
+
+def test_a_model_that_does_not_fit_says_how_much_is_missing() -> None:
+    mesh = Mesh()
+    mesh.start_node("a", memory_bytes=PROCESS_BYTES + 2_000_000)
+    mesh.run(lambda: mesh.core.models[KEY].state is ModelState.IMPOSSIBLE)
+    assert "missing" in mesh.core.models[KEY].text
+    mesh.pause(6000)
+    mesh.ask("refused")
+    assert mesh.ends["refused"].code == "model_impossible"
+    mesh.start_node("b")
+    mesh.start_node("c")
+    mesh.run(lambda: mesh.core.models[KEY].state is ModelState.READY)
+
+
+def test_what_is_too_long_is_refused_with_what_is_missing() -> None:
+    mesh = ready_mesh()
+    mesh.ask("context", tuple(range(1, 250)), count=20)
+    assert mesh.ends["context"].code == "context_too_long"
+    mesh.ask("cache", tuple(range(1, 190)), count=20)
+    assert mesh.ends["cache"].code == "cache_too_small"
+    assert "missing" in mesh.ends["cache"].text
+
+
+def test_no_mesh_is_left_to_go_on() -> None:
+    mesh = ready_mesh(2)
+    mesh.ask("one", count=60)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 5)
+    mesh.kill("a")
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.ends["one"].code == "model_unavailable"
+    assert "missing" in mesh.ends["one"].text
+
+
+def test_a_node_that_returns_goes_on_with_it() -> None:
+    mesh = ready_mesh(2)
+    start = mesh.ask("one", count=60)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 5)
+    mesh.kill("b")
+    mesh.pause(5000)
+    mesh.start_node("b")
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+
+
+def test_a_much_better_node_is_used_when_nobody_is_disturbed() -> None:
+    mesh = ready_mesh(2)
+    mesh.start_node("fast", 100, memory_bytes=MEMORY + 20_000_000)
+    mesh.run(lambda: primaries(mesh) == ["fast"] if mesh.core.models[KEY].pipeline else False)
+    mesh.run(lambda: mesh.core.models[KEY].state is ModelState.READY)
+    start = mesh.ask("one")
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
