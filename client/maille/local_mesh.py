@@ -28,6 +28,7 @@ class LocalMesh:
         broker: kind of broker to start.
         nodes: ids of the nodes to start.
         node_options: more options of `maille node` for each.
+        coordinator_options: more options of `maille coordinator`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class LocalMesh:
         broker: str,
         nodes: Sequence[str],
         node_options: Sequence[str] = (),
+        coordinator_options: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.nodes = tuple(nodes)
@@ -45,6 +47,7 @@ class LocalMesh:
         self.started_after_s = 0.0
         self._broker = broker
         self._node_options = tuple(node_options)
+        self._coordinator_options = tuple(coordinator_options)
         self._children: dict[str, ChildProcess] = {}
         self._environment: dict[str, str] = {}
 
@@ -127,7 +130,7 @@ class LocalMesh:
         coordinator = await self._start(
             "coordinator",
             *("coordinator", "--http-port", str(http_port), "--no-advertise"),
-            *("--state-directory", state),
+            *("--state-directory", state, *self._coordinator_options),
         )
         await wait_for_http(self.http_url, coordinator, "coordinator")
         for node in self.nodes:

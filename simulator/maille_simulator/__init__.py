@@ -1,1 +1,1 @@
-"""placeholder."""
+"""Simulated meshes; nothing is here yet."""

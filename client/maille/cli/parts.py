@@ -146,6 +146,24 @@ def coordinator(
         str, typer.Option(help="normal survives the death of any process, full also a power cut.")
     ] = "normal",
     advertise: bool = typer.Option(True, help="Announce the mesh on the network by mDNS."),
+    replicas: Annotated[
+        int,
+        typer.Option(
+            envvar="MAILLE_REPLICAS",
+            min=1,
+            max=8,
+            help="Nodes that hold each slice of a language model: with 2, a loss is a short pause.",
+        ),
+    ] = 1,
+    spread: Annotated[
+        int,
+        typer.Option(
+            envvar="MAILLE_SPREAD",
+            min=1,
+            max=64,
+            help="Cut language models over at least so many nodes, even where one alone is faster.",
+        ),
+    ] = 1,
     name: str = typer.Option("coordinator", help="Its id, where a mesh has several."),
     mesh: MeshOption = None,
     key_file: KeyFileOption = None,
@@ -165,6 +183,8 @@ def coordinator(
         sync=journal_sync,
         advertise=advertise,
         name=name,
+        replicas=replicas,
+        spread=spread,
     )
     from maille_coordinator.server import run_coordinator
 
@@ -191,6 +211,8 @@ def coordinator_settings(
     sync: str,
     advertise: bool,
     name: str,
+    replicas: int = 1,
+    spread: int = 1,
 ) -> "CoordinatorSettings":
     """Settings of a coordinator from what was typed; SettingsError."""
     try:
@@ -227,6 +249,8 @@ def coordinator_settings(
         journal_sync="full" if sync == "full" else "normal",
         runtime_directory=runtime_directory(),
         advertise=advertise,
+        language_replicas=replicas,
+        language_least_nodes=spread,
     )
 
 

@@ -397,6 +397,8 @@ class Arranger:
     def _adopt(self, pipeline: Pipeline, plan: Plan, gone: Collection[str]) -> None:
         """Put the stages of a plan with the same cut where it says."""
         pipeline.plan = plan
+        for slot in pipeline.slots:
+            slot.heir = None  # the plan is a new one
         for place, (slot, stage) in enumerate(zip(pipeline.slots, plan.stages, strict=True)):
             if slot.primary != stage.node and slot.primary in gone:
                 slot.primary = stage.node
@@ -489,17 +491,17 @@ class Arranger:
             slot.copies.append(node.node)
         self.advance(pipeline)
 
-    def reload(self, pipeline: Pipeline, session: Session) -> None:
-        """Order stages loaded again that say they know nothing of a session."""
-        for slot, held in zip(pipeline.slots, session.holds, strict=True):
-            if slot.primary not in held:
-                slot.loads.pop(slot.primary, None)
+    def reload(self, pipeline: Pipeline) -> None:
+        """Order all stages loaded again: who has one says so at once, who has not gets it."""
+        for slot in pipeline.slots:
+            slot.loads.pop(slot.primary, None)
         if pipeline.state is PipelineState.READY:
             pipeline.state = PipelineState.REPAIRING
         elif pipeline.state is PipelineState.CHECKING:
             pipeline.state = PipelineState.LOADING
-            self._sessions.end(session, "error", "", "")
-            pipeline.check = None
+            check, pipeline.check = pipeline.check, None
+            if check is not None:
+                self._sessions.end(check, "error", "", "")
         self.advance(pipeline)
 
     def freed(self, pipeline: Pipeline) -> None:

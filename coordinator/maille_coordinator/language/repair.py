@@ -30,6 +30,7 @@ _PING_MS = 700.0
 _GRACE_MS = 150.0
 _MOST_ATTEMPTS = 9
 _RELOAD_AFTER = 1
+_RELOAD_AFTER_STALLS = 4
 _NUMBER = re.compile(r"\d{1,9}")
 
 _RUNNING = (PipelineState.READY, PipelineState.CHECKING)
@@ -45,8 +46,8 @@ class Repairs:
         """Ends a session: finish, code, text."""
         self.replace: Callable[[Pipeline, Iterable[str], str], None]
         """Finds other nodes for those that fail, and says why."""
-        self.reload: Callable[[Pipeline, Session], None]
-        """Makes sure that nodes have the stages that know nothing of a session."""
+        self.reload: Callable[[Pipeline], None]
+        """Makes sure that nodes have the stages that they are thought to have."""
         self.put_back: Callable[[Session], None]
         """Lets a session wait for room."""
 
@@ -199,6 +200,8 @@ class Repairs:
                 self._reopen(session)
             else:
                 self._mend(session, {})
+        elif session.attempts == _RELOAD_AFTER_STALLS:
+            self.reload(pipeline)
         else:
             self._ping(session, pipeline)
             self.relayout(pipeline, reopen=session)
@@ -279,7 +282,7 @@ class Repairs:
         if session.attempts > _MOST_ATTEMPTS:
             self.give_up(session, "the stages kept losing their place")
         elif session.attempts == 1 + _RELOAD_AFTER and not complete:
-            self.reload(pipeline, session)
+            self.reload(pipeline)
         elif session.attempts > 2:
             self.relayout(pipeline, reopen=session)
         else:
