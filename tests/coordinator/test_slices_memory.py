@@ -22,9 +22,6 @@ import numpy as np
 import psutil
 from maille_node.language.stage import Stage
 
-# A model of 135 million parameters is read, cut and run here.
-pytestmark = pytest.mark.timeout(180)
-
 resident = lambda: psutil.Process().memory_info().rss
 before = resident()
 stage = Stage.open(Path(sys.argv[1]))

@@ -351,6 +351,18 @@ def test_noise_on_every_topic(mesh: RealMesh, stranger: Stranger) -> None:
     attack.clean()
 
 
+ALWAYS_HEARD = {
+    MessageType.NODE_STATUS,
+    MessageType.NODE_INFO,
+    MessageType.HEARTBEAT,
+    MessageType.RESULTS,
+    MessageType.OFFERS,
+    MessageType.COORDINATOR_STATE,
+    MessageType.SUBMIT,
+    MessageType.OUTCOMES,
+}
+
+
 def test_messages_of_the_wrong_kind(mesh: RealMesh, stranger: Stranger) -> None:
     """Every message that was overheard, unchanged, on every topic where it does not belong."""
     pids = {name: process.pid for name, process in mesh.processes.items()}
@@ -362,7 +374,8 @@ def test_messages_of_the_wrong_kind(mesh: RealMesh, stranger: Stranger) -> None:
                 address = topics.parse(heard.topic)
                 kinds[address.topic.message] = heard.payload
                 unpack(heard.payload, frozenset({address.topic.message}))
-        assert len(kinds) > 8
+        # Others depend on the moment: a task that ends at once is not acknowledged, for one.
+        assert ALWAYS_HEARD <= set(kinds)
         sent = 0
         for topic in TOPICS:
             real = {Party.NODE: "n1", Party.COORDINATOR: "coordinator", Party.CLIENT: work.client}
