@@ -20,6 +20,7 @@ from maille_coordinator.language.events import (
 )
 from maille_coordinator.language.loading import Loader
 from maille_coordinator.language.measuring import Measurer
+from maille_coordinator.language.moving import Mover
 from maille_coordinator.language.planning import Planner
 from maille_coordinator.language.repair import Repairs
 from maille_coordinator.language.sessions import Sessions
@@ -51,11 +52,13 @@ class LanguageCore:
         self._arranger = Arranger(
             world, self._measurer, self._planner, self._loader, self._repairs, self._sessions
         )
+        self._mover = Mover(world, self._planner, self._loader, self._repairs, self._arranger)
+        self._arranger.mover = self._mover
         self._spreader = Spreader(world, self._measurer, self._planner)
         self._repairs.end = self._sessions.end
         self._repairs.put_back = self._sessions.put_back
         self._repairs.reload = self._arranger.reload
-        self._repairs.replace = self._arranger.replace
+        self._repairs.replace = self._mover.replace
         self._sessions.checked = self._arranger.checked
         self._sessions.freed = self._freed
         self._awake_at_ms = float("inf")
@@ -164,7 +167,7 @@ class LanguageCore:
         node.boot, node.alive, node.ready = event.boot, event.alive, event.ready
         node.memory_bytes = event.memory_bytes
         if was_alive and (started_anew or not event.alive):
-            self._arranger.node_gone(node)
+            self._mover.node_gone(node)
         if event.alive and (started_anew or not was_alive):
             node.avoided.clear()
             self._loader.unload_leftovers(node.node)
@@ -179,7 +182,7 @@ class LanguageCore:
     def _leave(self, node: Node) -> None:
         if not node.leaving:
             node.leaving = True
-            self._arranger.leave(node.node)
+            self._mover.leave(node.node)
 
     def _add_model(self, event: ModelAdded) -> None:
         world = self._world

@@ -22,7 +22,7 @@ _ASK_AGAIN_MS = 10_000.0
 _GIVE_UP_MS = 120_000.0
 _RETRY_MS = 10_000.0
 _SETTLED_MS = 4000.0
-"""After the first measurement, so long is waited for the others."""
+"""After a measurement, so long is waited for the next one."""
 
 
 class Measurer:
@@ -80,11 +80,11 @@ class Measurer:
         return Links(broker_ms={name: ping - own_ms for name, ping in pings.items()})
 
     def settled(self, model: Model) -> bool:
-        """Whether it is time to plan: all have measured, or the first did a while ago."""
+        """Whether it is time to plan: all have measured, or the last did a while ago."""
         skills = [node.skills.get(model.key) for node in self.able(model)]
         if all(skill is not None and skill.state is not Measuring.ASKED for skill in skills):
             return True
-        first_ms = min(
+        last_ms = max(
             (
                 skill.heard_ms
                 for skill in skills
@@ -92,7 +92,7 @@ class Measurer:
             ),
             default=None,
         )
-        return first_ms is not None and self._world.now_ms - first_ms >= _SETTLED_MS
+        return last_ms is not None and self._world.now_ms - last_ms >= _SETTLED_MS
 
     # --- asking ----------------------------------------------------------------------------
 
