@@ -72,7 +72,7 @@ async def start_amqtt(
         return "amqtt was stopped"
 
     async def stop() -> None:
-        await broker.shutdown()
+        await broker.end()
         forever.set()
 
     try:

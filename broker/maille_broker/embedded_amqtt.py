@@ -3,6 +3,7 @@
 Imported only when amqtt is started: the package belongs to an extra.
 """
 
+import asyncio
 import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from amqtt.broker import Broker
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
+
+SHUTDOWN_TIMEOUT_S = 2.0
 
 
 class LoginPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt has no types
@@ -55,3 +58,21 @@ class EmbeddedBroker(Broker):  # type: ignore[misc] # amqtt has no types
         subscribers = self._subscriptions.get(subscription[0], ())
         if any(subscriber.client_id == session.client_id for subscriber, _ in subscribers):
             await super()._publish_retained_messages_for_subscription(subscription, session)
+
+    async def end(self) -> None:
+        """Shut down; connections that amqtt cannot empty in time are cut instead.
+
+        Its own shutdown waits without a bound for every client to take what is queued for it, and
+        under load one that sends all the while never lets it end.
+        """
+        try:
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
+                await self.shutdown()
+        except TimeoutError:
+            for server in self._servers.values():
+                if server.instance is not None:
+                    server.instance.close()
+            for _, handler in list(self._sessions.values()):
+                stream = getattr(handler.writer, "_writer", None)
+                if stream is not None:
+                    stream.transport.abort()
