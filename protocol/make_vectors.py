@@ -20,6 +20,8 @@ from maille_protocol.limits import PROTOCOL_VERSION
 from maille_protocol.messages import MESSAGE_CLASSES, Message
 from maille_protocol.signature import dtype_name
 from maille_protocol.tensors import Array, encode_tensors
+from vector_sources.boards import BOARDS_GOOD
+from vector_sources.boards_bad import BOARDS_BAD
 from vector_sources.cbor import CBOR_BAD, CBOR_GOOD, CBOR_READ_ONLY, CBOR_UNUSED
 from vector_sources.common import ENCODER, HAND, Json
 from vector_sources.envelopes import ENVELOPES_BAD
@@ -28,6 +30,7 @@ from vector_sources.language_bad import LANGUAGE_BAD
 from vector_sources.messages import MESSAGES_GOOD
 from vector_sources.messages_bad import MESSAGES_BAD
 from vector_sources.proposed import PROPOSED_MESSAGES, PROPOSED_TENSORS
+from vector_sources.proposed_boards import PROPOSED_BOARDS
 from vector_sources.proposed_language import PROPOSED_LANGUAGE
 from vector_sources.tensors import TENSORS_BAD, TENSORS_GOOD
 from vector_sources.topics import TOPICS_BAD, TOPICS_GOOD
@@ -135,6 +138,7 @@ def message_vectors() -> dict[str, Json]:
     for name, message, boot, seq, epoch, fields, body_hex, whole_hex in (
         *MESSAGES_GOOD,
         *LANGUAGE_GOOD,
+        *BOARDS_GOOD,
     ):
         body = to_json(cbor2.loads(bytes.fromhex(body_hex)))
         good.append(
@@ -146,7 +150,10 @@ def message_vectors() -> dict[str, Json]:
                 "hex": hex_text(whole_hex),
             }
         )
-    good += [_proposed(name, message) for name, message in (*PROPOSED_MESSAGES, *PROPOSED_LANGUAGE)]
+    good += [
+        _proposed(name, message)
+        for name, message in (*PROPOSED_MESSAGES, *PROPOSED_LANGUAGE, *PROPOSED_BOARDS)
+    ]
     bad: list[Json] = [
         {
             "name": name,
@@ -157,7 +164,7 @@ def message_vectors() -> dict[str, Json]:
             "hex": hex_text("86 01" + _uint8(_TYPE_OF_NAME[message]) + "00 01 00" + body),
             "cddl_accepts": unseen,
         }
-        for name, message, why, body, unseen in (*MESSAGES_BAD, *LANGUAGE_BAD)
+        for name, message, why, body, unseen in (*MESSAGES_BAD, *LANGUAGE_BAD, *BOARDS_BAD)
     ]
     return {
         "about": 'Every message. fields: by name; body: by position; {"hex": ...} is a byte string;'

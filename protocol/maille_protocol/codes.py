@@ -14,6 +14,9 @@ class MessageType(IntEnum):
     LOG = 6
     TOKENS = 7
     STAGE_REPORT = 8
+    MODEL_REPORT = 9
+    READINGS = 10
+    BOARD_STATE = 11
     OFFERS = 16
     CANCEL = 17
     CONTROL = 18
@@ -21,7 +24,10 @@ class MessageType(IntEnum):
     ROUTE = 20
     SESSION_ORDER = 21
     ACTIVATION = 22
+    MODEL_ORDER = 23
     COORDINATOR_STATE = 24
+    CHUNK = 25
+    SENSE_ORDER = 26
     SUBMIT = 32
     ASK = 33
     WITHDRAW = 34
@@ -101,6 +107,11 @@ class ErrorCode(IntEnum):
     CACHE_FULL = 13
     CACHE_GAP = 14
     UNKNOWN_SESSION = 15
+    MODEL_NOT_HELD = 16
+    MODEL_TOO_LARGE = 17
+    SELF_TEST_FAILED = 18
+    SENSOR_ERROR = 19
+    NO_SUCH_SENSOR = 20
     UNKNOWN_MODEL = 100
     INPUT_NAME = 101
     INPUT_TYPE = 102
@@ -190,3 +201,57 @@ class Finish(IntEnum):
     END = 1
     LENGTH = 2
     FAILED = 3
+
+
+class ModelCommand(IntEnum):
+    """Orders to a node that holds only the models delivered to it."""
+
+    DEPLOY = 1
+    EVICT = 2
+    CALIBRATE = 3
+    REPORT = 4
+
+
+class ModelState(IntEnum):
+    """What such a node says of a model."""
+
+    WANT = 0
+    READY = 1
+    FAILED = 2
+    GONE = 3
+    CALIBRATED = 4
+
+
+class SenseCommand(IntEnum):
+    """Orders that concern a model fed by a node's own sensor."""
+
+    START = 1
+    STOP = 2
+
+
+class SenseMode(IntEnum):
+    """When a reading is published."""
+
+    ALWAYS = 0
+    CHANGES = 1
+
+
+class Kernel(IntEnum):
+    """Inner loops that a node measures by themselves."""
+
+    DENSE = 0
+    CONVOLUTION = 1
+    DEPTHWISE = 2
+    FOREST = 3
+
+
+class ResetCause(IntEnum):
+    """Why a board started the last time."""
+
+    UNKNOWN = 0
+    POWER = 1
+    PIN = 2
+    WATCHDOG = 3
+    SOFTWARE = 4
+    BROWNOUT = 5
+    SLEEP = 6

@@ -9,6 +9,9 @@ MAX_PUBLISH_BYTES = 48 * 1024
 MAX_MICROCONTROLLER_PUBLISH_BYTES = 768
 """Largest payload sent to a node that has kilobytes of memory."""
 
+MAX_CHUNK_BYTES = 512
+"""Data of one `Chunk`, so that its publish fits the smallest receiver."""
+
 MAX_DEPTH = 12
 """Nesting of CBOR arrays and tags. The deepest message of ours has 6."""
 
@@ -29,6 +32,7 @@ WARM_MODEL_BYTES = 8
 MAX_TEXT_CHARACTERS = 2000
 """Free text in a message: reasons, log lines, error texts."""
 
+MAX_SENSOR_NAME_CHARACTERS = 32
 MAX_TENSORS = 256
 """Named inputs or outputs of one task."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self, TypeAlias
 
 from maille_protocol import fields
+from maille_protocol.boards import BoardState, Chunk, ModelOrder, ModelReport, Readings, SenseOrder
 from maille_protocol.cbor import Plain
 from maille_protocol.codes import (
     Control,
@@ -37,7 +38,7 @@ from maille_protocol.limits import (
     TASK_ID_BYTES,
     WARM_MODEL_BYTES,
 )
-from maille_protocol.reference import Reference
+from maille_protocol.reference import ModelReference, Reference
 
 _MAX_UINT32 = (1 << 32) - 1
 _MAX_NAME_CHARACTERS = 64
@@ -337,17 +338,6 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelReference:
-    """A model's name, version and artefact."""
-
-    name: str
-    version: int
-    sha256: bytes
-    size_bytes: int
-    format: ModelFormat
-
-
-@dataclass(frozen=True, slots=True)
 class Offer:
     """One attempt of one task, to be answered by a `Result` within `remaining_ms`."""
 
@@ -368,9 +358,8 @@ class Offers:
 
     def to_body(self) -> Plain:
         """The body's array."""
-        model = self.model
         return [
-            [model.name, model.version, model.sha256, model.size_bytes, int(model.format)],
+            self.model.to_body(),
             [
                 [o.task_id, o.attempt, o.remaining_ms, o.flags, _content_to_body(o.content)]
                 for o in self.offers
@@ -381,7 +370,6 @@ class Offers:
     def from_body(cls, body: object) -> Self:
         """Parse the body's array; WireError."""
         model, offers = fields.array(body, 2, "offers")
-        name, version, sha256, size, model_format = fields.array(model, 5, "model")
 
         def offer(value: object) -> Offer:
             task_id, attempt, remaining, flags, content = fields.array(value, 5, "offer")
@@ -394,13 +382,7 @@ class Offers:
             )
 
         return cls(
-            ModelReference(
-                fields.text(name, "model name", _MAX_NAME_CHARACTERS),
-                fields.uint(version, _MAX_UINT32, "model version"),
-                fields.octets(sha256, SHA256_BYTES, "model sha256"),
-                fields.uint(size, MAX_ARTEFACT_BYTES, "model size"),
-                fields.code(model_format, ModelFormat, "model format"),
-            ),
+            ModelReference.from_body(model),
             fields.items(offers, offer, "offers"),
         )
 
@@ -673,6 +655,12 @@ Message: TypeAlias = (
     | SessionOrder
     | Activation
     | Tokens
+    | ModelOrder
+    | Chunk
+    | SenseOrder
+    | ModelReport
+    | Readings
+    | BoardState
 )
 
 MESSAGE_CLASSES: dict[int, type[Message]] = {
@@ -699,5 +687,11 @@ MESSAGE_CLASSES: dict[int, type[Message]] = {
         SessionOrder,
         Activation,
         Tokens,
+        ModelOrder,
+        Chunk,
+        SenseOrder,
+        ModelReport,
+        Readings,
+        BoardState,
     )
 }

@@ -1,6 +1,15 @@
-"""Content that is too large to stand in a message."""
+"""Bytes that do not stand in a message themselves: named by their SHA-256 and fetched."""
 
 from dataclasses import dataclass
+from typing import Self
+
+from maille_protocol import fields
+from maille_protocol.cbor import Plain
+from maille_protocol.codes import ModelFormat
+from maille_protocol.limits import MAX_ARTEFACT_BYTES, SHA256_BYTES
+
+_MAX_UINT32 = (1 << 32) - 1
+_MAX_NAME_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,3 +18,30 @@ class Reference:
 
     sha256: bytes
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """A model's name, version and artefact."""
+
+    name: str
+    version: int
+    sha256: bytes
+    size_bytes: int
+    format: ModelFormat
+
+    def to_body(self) -> Plain:
+        """One field of an order or of offers."""
+        return [self.name, self.version, self.sha256, self.size_bytes, int(self.format)]
+
+    @classmethod
+    def from_body(cls, value: object) -> Self:
+        """Parse that field; WireError."""
+        name, version, sha256, size, model_format = fields.array(value, 5, "model")
+        return cls(
+            fields.text(name, "model name", _MAX_NAME_CHARACTERS),
+            fields.uint(version, _MAX_UINT32, "model version"),
+            fields.octets(sha256, SHA256_BYTES, "model sha256"),
+            fields.uint(size, MAX_ARTEFACT_BYTES, "model size"),
+            fields.code(model_format, ModelFormat, "model format"),
+        )

@@ -2,8 +2,10 @@
 
     maille/1/<mesh>/n/<node>/state     retained, and the will: NodeStatus
     maille/1/<mesh>/n/<node>/info      retained: NodeInfo
-    maille/1/<mesh>/n/<node>/up/<kind> node to coordinator: hb res prog log stage tok
+    maille/1/<mesh>/n/<node>/up/<kind> node to coordinator: hb res prog log stage tok model
+                                       sense board
     maille/1/<mesh>/n/<node>/dn/<kind> coordinator to node: task cancel ctl stage route session
+                                       model blob sense
     maille/1/<mesh>/n/<node>/dn/act    node to node: Activation
     maille/1/<mesh>/c/<coordinator>    retained, and the will: CoordinatorState
     maille/1/<mesh>/u/<client>/up/<kind> client to coordinator: submit ask withdraw
@@ -67,6 +69,12 @@ NODE_SESSION = Topic(
 NODE_ACTIVATION = Topic(Party.NODE, "dn/act", Party.NODE, 0, False, MessageType.ACTIVATION)
 NODE_STAGE_REPORT = Topic(Party.NODE, "up/stage", Party.NODE, 0, False, MessageType.STAGE_REPORT)
 NODE_TOKENS = Topic(Party.NODE, "up/tok", Party.NODE, 0, False, MessageType.TOKENS)
+NODE_MODEL = Topic(Party.NODE, "dn/model", Party.COORDINATOR, 0, False, MessageType.MODEL_ORDER)
+NODE_CHUNK = Topic(Party.NODE, "dn/blob", Party.COORDINATOR, 0, False, MessageType.CHUNK)
+NODE_SENSE = Topic(Party.NODE, "dn/sense", Party.COORDINATOR, 0, False, MessageType.SENSE_ORDER)
+NODE_MODEL_REPORT = Topic(Party.NODE, "up/model", Party.NODE, 0, False, MessageType.MODEL_REPORT)
+NODE_READINGS = Topic(Party.NODE, "up/sense", Party.NODE, 0, False, MessageType.READINGS)
+NODE_BOARD = Topic(Party.NODE, "up/board", Party.NODE, 0, False, MessageType.BOARD_STATE)
 COORDINATOR = Topic(
     Party.COORDINATOR, "", Party.COORDINATOR, 1, True, MessageType.COORDINATOR_STATE
 )
@@ -96,6 +104,12 @@ TOPICS: tuple[Topic, ...] = (
     NODE_ACTIVATION,
     NODE_STAGE_REPORT,
     NODE_TOKENS,
+    NODE_MODEL,
+    NODE_CHUNK,
+    NODE_SENSE,
+    NODE_MODEL_REPORT,
+    NODE_READINGS,
+    NODE_BOARD,
     COORDINATOR,
     CLIENT_SUBMIT,
     CLIENT_ASK,

@@ -68,10 +68,10 @@ LANGUAGE_BAD: list[tuple[str, str, str, str, bool]] = [
         False,
     ),
     (
-        "stage_report_code_16",
+        "stage_report_code_99",
         "StageReport",
         "unknown code",
-        "8c 02 07 01 09 10 60" + _FREE,
+        "8c 02 07 01 09 1863 60" + _FREE,
         False,
     ),
     (

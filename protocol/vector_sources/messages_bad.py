@@ -164,10 +164,10 @@ MESSAGES_BAD: list[tuple[str, str, str, str, bool]] = [
         False,
     ),
     (
-        "result_code_16",
+        "result_code_99",
         "Results",
         "unknown code",
-        "81 88" + _T + "01 01 01 10 40 00 00",
+        "81 88" + _T + "01 01 01 1863 40 00 00",
         False,
     ),
     (

@@ -19,7 +19,7 @@ from maille_protocol.tensors import Array, encode_tensors
 CDDL = (PROTOCOL / "maille.cddl").read_text("utf-8")
 
 _LATER_ELEMENTS = "looks at the first element of a list only, and takes it bare"
-_SIZE = "takes numbers, texts and bytes alike for `.size`"
+_SIZE = "takes numbers, texts, bytes and arrays alike for `.size`"
 _TAGS = "takes any tag where a choice also names an array"
 _OPTIONAL = "takes any array where a choice of null and an array stands"
 _SIGNED = "takes any positive number where a choice also names negative ones"
@@ -58,6 +58,15 @@ MISSED_BY_PYCDDL = {
     "session_order_bias_beyond": _SIGNED,
     "tokens_bare_token": _LATER_ELEMENTS,
     "tokens_second_is_bad": _LATER_ELEMENTS,
+    "model_order_model_short": _OPTIONAL,
+    "model_order_sha256_31_bytes": _OPTIONAL,
+    "chunk_data_text": _SIZE,
+    "sense_order_sensor_bytes": _SIZE,
+    "readings_of_number": _LATER_ELEMENTS,
+    "readings_bare": _LATER_ELEMENTS,
+    "reading_second_is_bad": _LATER_ELEMENTS,
+    "reading_content_text": _SIZE,
+    "reading_content_reference": _SIZE,
     "name_number": _SIZE,
     "name_bytes": _SIZE,
     "257_tensors": _LATER_ELEMENTS,
@@ -166,6 +175,11 @@ PARTS_THAT_PYCDDL_MISSES_IN_THEIR_MESSAGE: dict[str, tuple[str, Sequence[int]]] 
     "stage_order_slice_too_large": ("reference", (3,)),
     "tokens_bare_token": ("token-found", (3, 0)),
     "tokens_second_is_bad": ("token-found", (3, 1)),
+    "model_order_model_short": ("model-reference", (1,)),
+    "model_order_sha256_31_bytes": ("model-reference", (1,)),
+    "readings_of_number": ("reading", (0,)),
+    "readings_bare": ("reading", (0,)),
+    "reading_second_is_bad": ("reading", (1,)),
     "route_bare_node": ("stage-nodes", (2, 0)),
 }
 
@@ -184,6 +198,9 @@ def test_bad_parts_are_invalid_by_themselves(name: str) -> None:
         ("session_open_largest", "sampling-settings", (8,)),
         ("stage_load", "reference", (3,)),
         ("tokens_with_20_alternatives", "token-found", (3, 0)),
+        ("model_deploy", "model-reference", (1,)),
+        ("readings_of_two", "reading", (1,)),
+        ("board_state_largest", "held-model", (1, 0)),
         ("route_with_8_shadows", "stage-nodes", (2, 0)),
     ],
 )
@@ -232,6 +249,12 @@ def test_message_numbers() -> None:
         ("session-command", codes.SessionCommand),
         ("activation-kind", codes.ActivationKind),
         ("finish-code", codes.Finish),
+        ("model-command", codes.ModelCommand),
+        ("model-state", codes.ModelState),
+        ("sense-command", codes.SenseCommand),
+        ("sense-mode", codes.SenseMode),
+        ("kernel-code", codes.Kernel),
+        ("reset-cause", codes.ResetCause),
     ],
 )
 def test_codes(rule: str, enumeration: type[IntEnum]) -> None:
@@ -247,6 +270,9 @@ def test_limits() -> None:
     assert code_in("task-id") == f"bytes .size {limits.TASK_ID_BYTES}"
     assert code_in("sha256") == f"bytes .size {limits.SHA256_BYTES}"
     assert code_in("warm-model") == f"bytes .size {limits.WARM_MODEL_BYTES}"
+    assert f"data: bytes .size (0..{limits.MAX_CHUNK_BYTES})" in CDDL
+    assert code_in("chunk-length") == f"0..{limits.MAX_CHUNK_BYTES}"
+    assert code_in("sensor-text") == f"tstr .size (0..{4 * limits.MAX_SENSOR_NAME_CHARACTERS})"
     assert code_in("activation-data") == f"bytes .size (0..{limits.MAX_ACTIVATION_DATA_BYTES})"
     assert code_in("token-list") == f"bytes .size (0..{limits.MAX_PUBLISH_BYTES})"
     assert code_in("artefact-size") == f"0..{limits.MAX_ARTEFACT_BYTES}"

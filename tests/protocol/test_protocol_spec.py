@@ -7,7 +7,7 @@ from enum import IntEnum, IntFlag
 import pytest
 from wire_files import PROTOCOL, vectors
 
-from maille_protocol import Reference, codes, language, limits, messages, states, topics
+from maille_protocol import ModelReference, Reference, boards, codes, language, limits, messages, states, topics
 from maille_protocol.codes import MessageType
 from maille_protocol.tensors import decode_tensors
 
@@ -28,6 +28,12 @@ ENUMERATIONS = (
     codes.ActivationKind,
     codes.ActivationFlag,
     codes.Finish,
+    codes.ModelCommand,
+    codes.ModelState,
+    codes.SenseCommand,
+    codes.SenseMode,
+    codes.Kernel,
+    codes.ResetCause,
 )
 RECORDS = (
     *messages.MESSAGE_CLASSES.values(),
@@ -35,12 +41,16 @@ RECORDS = (
     messages.Result,
     Reference,
     messages.ProgressMark,
-    messages.ModelReference,
+    ModelReference,
     messages.Offer,
     messages.Submission,
     messages.Outcome,
     language.Sampling,
     language.Token,
+    boards.Reading,
+    boards.Sensor,
+    boards.HeldModel,
+    boards.KernelSpeed,
 )
 _WHO = {"n": "<node>", "c": "<coordinator>", "u": "<client>"}
 
@@ -93,7 +103,7 @@ def test_retryable_codes() -> None:
 
 
 def test_limits_in_spec() -> None:
-    table = {row[0]: int(row[1]) for row in rows(section("## 14. Limits"))}
+    table = {row[0]: int(row[1]) for row in rows(section("## 15. Limits"))}
     numbers = {
         name: value
         for name, value in vars(limits).items()

@@ -52,16 +52,19 @@ from maille_coordinator.core.timers import CheckNode, EndBucket, LookAgain, Retr
 from maille_coordinator.records import ModelRecord, TaskEnd, TaskRecord
 from maille_protocol import (
     Ask,
+    BoardState,
     Control,
     ControlOrder,
     ErrorCode,
     Heartbeat,
     Log,
+    ModelReport,
     NodeInfo,
     NodeStatus,
     Outcome,
     OutcomeStatus,
     Progress,
+    Readings,
     Results,
     StageReport,
     Submit,
@@ -235,6 +238,8 @@ class Core:
                 pass  # presence took them
             case StageReport() | Tokens():
                 pass  # for the language models, which the shell tells
+            case BoardState() | ModelReport() | Readings():
+                pass  # for the boards, which the shell tells
             case _:
                 self.counters.messages_unannounced += 1
 
