@@ -33,6 +33,7 @@ from vector_sources.proposed import PROPOSED_MESSAGES, PROPOSED_TENSORS
 from vector_sources.proposed_boards import PROPOSED_BOARDS
 from vector_sources.proposed_language import PROPOSED_LANGUAGE
 from vector_sources.tensors import TENSORS_BAD, TENSORS_GOOD
+from vector_sources.tiny_records import tiny_vectors
 from vector_sources.topics import TOPICS_BAD, TOPICS_GOOD
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -282,6 +283,7 @@ def files() -> dict[str, str]:
         "envelope.json": envelope_vectors,
         "messages.json": message_vectors,
         "tensors.json": tensor_vectors,
+        "tiny.json": tiny_vectors,
         "topics.json": topic_vectors,
     }
     return {

@@ -7,7 +7,17 @@ from enum import IntEnum, IntFlag
 import pytest
 from wire_files import PROTOCOL, vectors
 
-from maille_protocol import ModelReference, Reference, boards, codes, language, limits, messages, states, topics
+from maille_protocol import (
+    ModelReference,
+    Reference,
+    boards,
+    codes,
+    language,
+    limits,
+    messages,
+    states,
+    topics,
+)
 from maille_protocol.codes import MessageType
 from maille_protocol.tensors import decode_tensors
 
