@@ -43,8 +43,6 @@ from maille_protocol.errors import ProtocolError, UsageError, WireError
 from maille_protocol.language import (
     Activation,
     Route,
-    Sampling,
-    SessionOrder,
     StageOrder,
     StageReport,
     Token,
@@ -75,6 +73,7 @@ from maille_protocol.messages import (
     Withdraw,
 )
 from maille_protocol.reference import ModelReference, Reference
+from maille_protocol.sessions import Grammar, Sampling, SessionOrder
 from maille_protocol.states import (
     PRESENCE_TRANSITIONS,
     TASK_TRANSITIONS,
@@ -100,6 +99,7 @@ __all__ = [
     "Envelope",
     "ErrorCode",
     "Finish",
+    "Grammar",
     "Heartbeat",
     "HeldModel",
     "Kernel",

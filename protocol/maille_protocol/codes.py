@@ -167,6 +167,7 @@ class StageState(IntEnum):
     GONE = 3
     MEASURED = 4
     PONG = 5
+    HOLDING = 6
 
 
 class SessionCommand(IntEnum):
@@ -178,6 +179,8 @@ class SessionCommand(IntEnum):
     REBUILD = 4
     INJECT = 5
     RESEND = 6
+    KEEP = 7
+    CHECK = 8
 
 
 class ActivationKind(IntEnum):

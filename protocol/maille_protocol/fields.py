@@ -6,7 +6,12 @@ from enum import IntEnum
 from typing import TypeVar
 
 from maille_protocol.errors import WireError
-from maille_protocol.limits import ID_PATTERN, MAX_ITEMS_PER_MESSAGE, MAX_TEXT_CHARACTERS
+from maille_protocol.limits import (
+    ID_PATTERN,
+    MAX_ITEMS_PER_MESSAGE,
+    MAX_PUBLISH_BYTES,
+    MAX_TEXT_CHARACTERS,
+)
 
 Code = TypeVar("Code", bound=IntEnum)
 Item = TypeVar("Item")
@@ -37,6 +42,20 @@ def uint(value: object, maximum: int, name: str) -> int:
     return value
 
 
+def positive(value: object, maximum: int, name: str) -> int:
+    """An integer from 1 to `maximum`."""
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise WireError(f"{name}: expected 1 to {maximum}, got {describe(value)}")
+    return value
+
+
+def integer(value: object, bound: int, name: str) -> int:
+    """An integer from `-bound` to `bound`."""
+    if type(value) is not int or not -bound <= value <= bound:
+        raise WireError(f"{name}: expected -{bound} to {bound}, got {describe(value)}")
+    return value
+
+
 def code(value: object, codes: type[Code], name: str) -> Code:
     """A member of an enumeration of codes."""
     if type(value) is not int:
@@ -52,6 +71,21 @@ def octets(value: object, length: int, name: str) -> bytes:
     if type(value) is not bytes or len(value) != length:
         raise WireError(f"{name}: expected {length} bytes, got {describe(value)}")
     return value
+
+
+def octets_up_to(value: object, maximum: int, name: str) -> bytes:
+    """A byte string of at most `maximum` bytes."""
+    if type(value) is not bytes or len(value) > maximum:
+        raise WireError(f"{name}: expected at most {maximum} bytes, got {describe(value)}")
+    return value
+
+
+def uint32s(value: object, name: str) -> bytes:
+    """Numbers of 32 bits, packed into bytes that fit a publish."""
+    data = octets_up_to(value, MAX_PUBLISH_BYTES, name)
+    if len(data) % 4:
+        raise WireError(f"{name}: {len(data)} bytes are no list of 32-bit numbers")
+    return data
 
 
 def text(value: object, name: str, maximum: int = MAX_TEXT_CHARACTERS) -> str:

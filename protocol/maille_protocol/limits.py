@@ -46,9 +46,19 @@ MAX_ACTIVATION_DATA_BYTES = MAX_PUBLISH_BYTES - MAX_HOP_OVERHEAD_BYTES
 MAX_INLINE_CONTENT_BYTES = 40 * 1024
 """Larger inputs and outputs travel as artefacts over HTTP and are named by SHA-256."""
 
+MAX_SCHEMA_BYTES = 16 * 1024
+"""JSON schema of an answer; with it an order still fits a publish beside 7,000 tokens."""
+
 MAX_ARTEFACT_BYTES = 64 * 1024 * 1024 * 1024
 """Upper bound of a size field; a coordinator sets its own, lower, limits."""
 
+MAX_STAGES = 255
+"""Stages of a pipeline."""
+
+MAX_POSITIONS = 1 << 24
+"""Tokens of prompt and answer together."""
+
+MAX_UINT32 = (1 << 32) - 1
 MAX_UINT64 = (1 << 64) - 1
 
 HEARTBEAT_INTERVAL_MS = 1000

@@ -25,7 +25,6 @@ from maille_protocol.errors import WireError
 from maille_protocol.language import (
     Activation,
     Route,
-    SessionOrder,
     StageOrder,
     StageReport,
     Tokens,
@@ -39,6 +38,7 @@ from maille_protocol.limits import (
     WARM_MODEL_BYTES,
 )
 from maille_protocol.reference import ModelReference, Reference
+from maille_protocol.sessions import SessionOrder
 
 _MAX_UINT32 = (1 << 32) - 1
 _MAX_NAME_CHARACTERS = 64

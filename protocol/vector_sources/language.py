@@ -62,11 +62,12 @@ LANGUAGE_GOOD: list[tuple[str, str, int, int, int, Fields, str, str]] = [
             "free_bytes": 1073741824,
             "fingerprint": {"hex": _FINGERPRINT},
             "session": 0,
+            "length": 0,
         },
-        "8c 01 07 01 09 00 60 190a28 19019a 1a02800000 1a40000000 50" + _FINGERPRINT + "00",
+        "8d 01 07 01 09 00 60 190a28 19019a 1a02800000 1a40000000 50" + _FINGERPRINT + "00 00",
         (
             "86 01 08 1adeadbeef 07 01"
-            " 8c 01 07 01 09 00 60 190a28 19019a 1a02800000 1a40000000 50" + _FINGERPRINT + "00"
+            " 8d 01 07 01 09 00 60 190a28 19019a 1a02800000 1a40000000 50" + _FINGERPRINT + "00 00"
         ),
     ),
     (
@@ -81,16 +82,17 @@ LANGUAGE_GOOD: list[tuple[str, str, int, int, int, Fields, str, str]] = [
             "stage": 1,
             "nonce": 0,
             "code": 14,
-            "text": "25",
+            "text": "",
             "decode_us": 0,
             "prefill_us": 0,
             "resident_bytes": 0,
             "free_bytes": 0,
             "fingerprint": {"hex": ""},
             "session": 3,
+            "length": 25,
         },
-        "8c 02 07 01 00 0e 62 3235 00 00 00 00 40 03",
-        "86 01 08 1adeadbeef 08 01 8c 02 07 01 00 0e 62 3235 00 00 00 00 40 03",
+        "8d 02 07 01 00 0e 60 00 00 00 00 40 03 1819",
+        "86 01 08 1adeadbeef 08 01 8d 02 07 01 00 0e 60 00 00 00 00 40 03 1819",
     ),
     (
         "route",
@@ -113,6 +115,7 @@ LANGUAGE_GOOD: list[tuple[str, str, int, int, int, Fields, str, str]] = [
             "pipeline": 7,
             "layout": 2,
             "session": 3,
+            "stage": 2,
             "position": 0,
             "until": 0,
             "capacity": 512,
@@ -129,21 +132,24 @@ LANGUAGE_GOOD: list[tuple[str, str, int, int, int, Fields, str, str]] = [
                 "seed": 42,
                 "top_logprobs": 0,
                 "logit_bias": [[2, -100000000]],
+                "grammar": None,
             },
             "max_tokens": 100,
             "end_tokens": {"hex": "02000000"},
             "prompt_length": 2,
+            "source": 1,
+            "shared": 1,
         },
         (
-            "8c 01 07 02 03 00 00 190200 48 01000000 02010000"
-            " 8b 1a000aae60 1828 1a000e7ef0 00 1a000f4240 1840 00 3a0007a11f 182a 00"
-            " 81 82 02 3a05f5e0ff 1864 44 02000000 02"
+            "8f 01 07 02 03 02 00 00 190200 48 01000000 02010000"
+            " 8c 1a000aae60 1828 1a000e7ef0 00 1a000f4240 1840 00 3a0007a11f 182a 00"
+            " 81 82 02 3a05f5e0ff 80 1864 44 02000000 02 01 01"
         ),
         (
             "86 01 15 1a0badcafe 09 01"
-            " 8c 01 07 02 03 00 00 190200 48 01000000 02010000"
-            " 8b 1a000aae60 1828 1a000e7ef0 00 1a000f4240 1840 00 3a0007a11f 182a 00"
-            " 81 82 02 3a05f5e0ff 1864 44 02000000 02"
+            " 8f 01 07 02 03 02 00 00 190200 48 01000000 02010000"
+            " 8c 1a000aae60 1828 1a000e7ef0 00 1a000f4240 1840 00 3a0007a11f 182a 00"
+            " 81 82 02 3a05f5e0ff 80 1864 44 02000000 02 01 01"
         ),
     ),
     (
@@ -157,6 +163,7 @@ LANGUAGE_GOOD: list[tuple[str, str, int, int, int, Fields, str, str]] = [
             "pipeline": 7,
             "layout": 3,
             "session": 3,
+            "stage": 0,
             "position": 27,
             "until": 0,
             "capacity": 0,
@@ -165,9 +172,11 @@ LANGUAGE_GOOD: list[tuple[str, str, int, int, int, Fields, str, str]] = [
             "max_tokens": 0,
             "end_tokens": {"hex": ""},
             "prompt_length": 0,
+            "source": 0,
+            "shared": 0,
         },
-        "8c 05 07 03 03 181b 00 00 44 02010000 f6 00 40 00",
-        "86 01 15 1a0badcafe 0a 01 8c 05 07 03 03 181b 00 00 44 02010000 f6 00 40 00",
+        "8f 05 07 03 03 00 181b 00 00 44 02010000 f6 00 40 00 00 00",
+        "86 01 15 1a0badcafe 0a 01 8f 05 07 03 03 00 181b 00 00 44 02010000 f6 00 40 00 00 00",
     ),
     (
         "activation_of_hidden_values",

@@ -6,6 +6,7 @@ from maille_protocol import (
     ActivationKind,
     ErrorCode,
     Finish,
+    Grammar,
     Message,
     ModelFormat,
     ModelReference,
@@ -22,7 +23,7 @@ from maille_protocol import (
     Token,
     Tokens,
 )
-from maille_protocol.limits import MAX_ARTEFACT_BYTES, MAX_UINT64
+from maille_protocol.limits import MAX_ARTEFACT_BYTES, MAX_SCHEMA_BYTES, MAX_UINT64
 from vector_sources.common import SHA256
 
 _MAX_UINT32 = (1 << 32) - 1
@@ -77,6 +78,7 @@ PROPOSED_LANGUAGE: list[tuple[str, Message]] = [
             MAX_UINT64,
             bytes(range(240, 256)),
             _MAX_UINT32,
+            _MAX_POSITIONS,
         ),
     ),
     ("stage_pong", StageReport(StageState.PONG, 0, 0, 65535, free_bytes=1 << 30)),
@@ -91,8 +93,14 @@ PROPOSED_LANGUAGE: list[tuple[str, Message]] = [
         "route_with_8_shadows",
         Route(_MAX_UINT32, _MAX_UINT32, (tuple("n" * 31 + str(number) for number in range(9)),)),
     ),
+    (
+        "stage_holds_a_session",
+        StageReport(StageState.HOLDING, 7, 1, 0, session=4, length=310),
+    ),
     ("session_close", SessionOrder(SessionCommand.CLOSE, 7, 2, 3)),
-    ("session_replay", SessionOrder(SessionCommand.REPLAY, 7, 3, 3, position=0, until=2)),
+    ("session_replay", SessionOrder(SessionCommand.REPLAY, 7, 3, 3, 1, position=0, until=2)),
+    ("session_keep", SessionOrder(SessionCommand.KEEP, 7, 3, 3, 1, position=300)),
+    ("session_check", SessionOrder(SessionCommand.CHECK, 7, 3, 3, 1, position=310)),
     (
         "session_rebuild",
         SessionOrder(
@@ -100,12 +108,13 @@ PROPOSED_LANGUAGE: list[tuple[str, Message]] = [
             7,
             3,
             3,
+            0,
             position=0,
             until=1,
             tokens=b"".join(token.to_bytes(4, "little") for token in range(27)),
         ),
     ),
-    ("session_resend", SessionOrder(SessionCommand.RESEND, 7, 3, 3, position=20)),
+    ("session_resend", SessionOrder(SessionCommand.RESEND, 7, 3, 3, 2, position=20)),
     (
         "session_open_largest",
         SessionOrder(
@@ -113,6 +122,7 @@ PROPOSED_LANGUAGE: list[tuple[str, Message]] = [
             _MAX_UINT32,
             _MAX_UINT32,
             _MAX_UINT32,
+            255,
             _MAX_POSITIONS,
             255,
             _MAX_POSITIONS,
@@ -129,9 +139,12 @@ PROPOSED_LANGUAGE: list[tuple[str, Message]] = [
                 MAX_UINT64,
                 20,
                 ((0, -1_000_000_000), (_MAX_UINT32, 1_000_000_000)),
+                Grammar(b"\xff" * MAX_SCHEMA_BYTES, Reference(_SHA256, MAX_ARTEFACT_BYTES)),
             ),
             _MAX_POSITIONS,
             b"\xff\xff\xff\xff" * 16,
+            _MAX_POSITIONS,
+            _MAX_UINT32,
             _MAX_POSITIONS,
         ),
     ),
@@ -145,6 +158,20 @@ PROPOSED_LANGUAGE: list[tuple[str, Message]] = [
             capacity=64,
             tokens=bytes(4),
             sampling=Sampling(temperature_ppm=0, top_logprobs=1),
+            max_tokens=32,
+        ),
+    ),
+    (
+        "session_open_for_json",
+        SessionOrder(
+            SessionCommand.OPEN,
+            7,
+            1,
+            4,
+            1,
+            capacity=64,
+            tokens=bytes(4),
+            sampling=Sampling(grammar=Grammar(b'{"type":"object"}', Reference(_SHA256, 400_000))),
             max_tokens=32,
         ),
     ),

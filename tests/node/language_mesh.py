@@ -69,6 +69,8 @@ class Driver:
         self.seq = 0
         self.actions: list[StageAction] = []
         """Of the last event."""
+        self.stage = 0
+        """The one loaded last: orders are for it unless another is named."""
 
     def give(self, event: StageEvent) -> list[StageAction]:
         self.actions = self.core.handle(event, self.now_ms)
@@ -127,6 +129,8 @@ class Driver:
         reference: Reference | None = None,
     ) -> list[StageAction]:
         found = reference or slice_of(stage)
+        if command is StageCommand.LOAD:
+            self.stage = stage
         return self.hear(StageOrder(command, PIPELINE, stage, found, limit, nonce))
 
     def open(
@@ -134,6 +138,7 @@ class Driver:
         tokens: Iterable[int] = (),
         *,
         session: int = SESSION,
+        stage: int | None = None,
         capacity: int = 256,
         position: int = 0,
         sampling: Sampling | None = GREEDY,
@@ -147,6 +152,7 @@ class Driver:
                 PIPELINE,
                 layout,
                 session,
+                self.stage if stage is None else stage,
                 position,
                 0,
                 capacity,
@@ -161,6 +167,7 @@ class Driver:
         self,
         command: SessionCommand,
         *,
+        stage: int | None = None,
         position: int = 0,
         until: int = 0,
         tokens: Iterable[int] = (),
@@ -169,7 +176,14 @@ class Driver:
     ) -> list[StageAction]:
         return self.hear(
             SessionOrder(
-                command, PIPELINE, layout, session, position, until, tokens=uint32s(tokens)
+                command,
+                PIPELINE,
+                layout,
+                session,
+                self.stage if stage is None else stage,
+                position,
+                until,
+                tokens=uint32s(tokens),
             )
         )
 

@@ -11,6 +11,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from language_mesh import GREEDY, HIDDEN, PIPELINE, VOCABULARY, facts_of, slice_of, uint32s
@@ -274,6 +275,7 @@ class Mesh:
         node: str,
         generation: Generation,
         command: SessionCommand,
+        stage: int = 0,
         *,
         position: int = 0,
         until: int = 0,
@@ -287,6 +289,7 @@ class Mesh:
                 PIPELINE,
                 self.layout,
                 generation.number,
+                stage,
                 position,
                 until,
                 CAPACITY,
@@ -299,18 +302,15 @@ class Mesh:
     def open(self, generation: Generation) -> None:
         """OPEN everywhere: the last stage learns what is known."""
         last = self.stages - 1
-        for node in self.everybody():
-            if node not in self.route[last]:
-                self.order(node, generation, SessionCommand.OPEN)
-                continue
-            self.order(node, generation, SessionCommand.OPEN, tokens=generation.prompt, whole=True)
-            self.order(
-                node,
-                generation,
-                SessionCommand.OPEN,
-                position=len(generation.prompt),
-                tokens=generation.answer,
-            )
+        for stage, nodes in reversed(list(enumerate(self.route))):
+            for node in nodes:
+                self.order(node, generation, SessionCommand.OPEN, stage)
+                if stage < last:
+                    continue
+                prompt, answer = generation.prompt, generation.answer
+                order = partial(self.order, node, generation, SessionCommand.OPEN, last)
+                order(tokens=prompt, whole=True)
+                order(position=len(prompt), tokens=answer)
 
     def generate(
         self, number: int, prompt: list[int], count: int, *, by_open: bool | None = None
@@ -420,6 +420,7 @@ class Mesh:
                     self.route[before][0],
                     generation,
                     SessionCommand.REPLAY,
+                    before,
                     until=max(missing),
                 )
             self.inject(generation)
@@ -443,7 +444,13 @@ class Mesh:
         tokens = [found.token for found in message.tokens]
         known = generation.answer
         if at > len(known):
-            self.order(node, generation, SessionCommand.RESEND, position=len(generation.known))
+            self.order(
+                node,
+                generation,
+                SessionCommand.RESEND,
+                self.stages - 1,
+                position=len(generation.known),
+            )
             return
         if known[at : at + len(tokens)] != tokens[: len(known) - at]:
             self.wrong.append(f"{tokens} at {at} after {known}")

@@ -162,6 +162,7 @@ class Conductor:
         node: str,
         command: SessionCommand,
         session: int,
+        stage: int = 0,
         *,
         position: int = 0,
         until: int = 0,
@@ -177,6 +178,7 @@ class Conductor:
                 PIPELINE,
                 self.layout,
                 session,
+                stage,
                 position,
                 until,
                 capacity,
@@ -190,12 +192,13 @@ class Conductor:
     def generate(
         self, nodes: list[str], session: int, prompt: list[int], count: int, sampling: Sampling
     ) -> None:
-        for node in dict.fromkeys(reversed(nodes)):
+        for stage, node in reversed(list(enumerate(nodes))):
             self.order(
                 node,
                 SessionCommand.OPEN,
                 session,
-                tokens=prompt if node in {nodes[0], nodes[-1]} else [],
+                stage,
+                tokens=prompt if stage in {0, len(nodes) - 1} else [],
                 sampling=sampling,
                 count=count,
             )
@@ -356,8 +359,8 @@ def test_a_lost_stage_is_filled_again_from_the_stage_before_it(
 
         conductor.mesh.epoch += 1  # and another coordinator takes over
         conductor.route(first, spare)
-        conductor.order(spare, SessionCommand.OPEN, 1, tokens=PROMPT, sampling=CHANCE, count=60)
-        conductor.order(spare, SessionCommand.OPEN, 1, position=len(PROMPT), tokens=known)
+        conductor.order(spare, SessionCommand.OPEN, 1, 1, tokens=PROMPT, sampling=CHANCE, count=60)
+        conductor.order(spare, SessionCommand.OPEN, 1, 1, position=len(PROMPT), tokens=known)
         conductor.order(first, SessionCommand.REPLAY, 1, until=1)
         conductor.order(
             first,
@@ -411,7 +414,7 @@ def test_sessions_outlive_the_connection_to_the_broker(
             for service in (one, two):
                 assert service.stages is not None
                 assert service.stages.core.session_count == 1
-            conductor.order("two", SessionCommand.RESEND, 1, position=len(PROMPT))
+            conductor.order("two", SessionCommand.RESEND, 1, 1, position=len(PROMPT))
             await mesh.until(lambda: len(conductor.tokens(1, len(PROMPT))) >= len(known))
             known = conductor.tokens(1, len(PROMPT))
             conductor.order(

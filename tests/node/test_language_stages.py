@@ -238,6 +238,7 @@ def test_a_later_position_is_a_gap_that_is_told_now_and_then() -> None:
     assert not driver.all(events.Compute)
     (report,) = driver.reports()
     assert (report.code, report.session) == (ErrorCode.CACHE_GAP, SESSION)
+    assert report.length == 0
     assert "0 are held" in report.text
     driver.activation(3)
     assert not driver.reports()
@@ -621,7 +622,7 @@ def test_tokens_that_penalties_need_and_nobody_told() -> None:
     assert not driver.all(events.Compute)
     assert [one.code for one in driver.reports()] == [ErrorCode.UNKNOWN_SESSION]
     driver.open([9], position=7, sampling=None, max_tokens=0)
-    assert [one.code for one in driver.reports()] == [ErrorCode.CACHE_GAP]
+    assert [one.code for one in driver.reports()] == [ErrorCode.UNKNOWN_SESSION]
 
 
 def test_tokens_are_told_again_from_any_position() -> None:

@@ -56,6 +56,11 @@ MISSED_BY_PYCDDL = {
     "session_order_bias_bare_token": _OPTIONAL,
     "session_order_bias_below": _OPTIONAL,
     "session_order_bias_beyond": _SIGNED,
+    "session_order_grammar_null": _OPTIONAL,
+    "session_order_grammar_without_vocabulary": _OPTIONAL,
+    "session_order_two_grammars": _COUNT,
+    "session_order_grammar_text": _SIZE,
+    "session_order_grammar_beyond": _OPTIONAL,
     "tokens_bare_token": _LATER_ELEMENTS,
     "tokens_second_is_bad": _LATER_ELEMENTS,
     "model_order_model_short": _OPTIONAL,
@@ -163,13 +168,15 @@ def part_of(vector: Vector, place: Sequence[int]) -> bytes:
 
 PARTS_THAT_PYCDDL_MISSES_IN_THEIR_MESSAGE: dict[str, tuple[str, Sequence[int]]] = {
     **{
-        vector.name: ("sampling-settings", (8,))
+        vector.name: ("sampling-settings", (9,))
         for vector in vectors("messages", "bad")
         if vector.text("message") == "SessionOrder"
         and MISSED_BY_PYCDDL.get(vector.name) == _OPTIONAL
     },
-    "session_order_bias_bare_token": ("token-bias", (8, 10, 0)),
-    "session_order_bias_below": ("token-bias", (8, 10, 0)),
+    "session_order_bias_bare_token": ("token-bias", (9, 10, 0)),
+    "session_order_bias_below": ("token-bias", (9, 10, 0)),
+    "session_order_grammar_without_vocabulary": ("grammar", (9, 11, 0)),
+    "session_order_grammar_beyond": ("grammar", (9, 11, 0)),
     "stage_order_slice_without_size": ("reference", (3,)),
     "stage_order_slice_31_bytes": ("reference", (3,)),
     "stage_order_slice_too_large": ("reference", (3,)),
@@ -194,8 +201,8 @@ def test_bad_parts_are_invalid_by_themselves(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "rule", "place"),
     [
-        ("session_open", "sampling-settings", (8,)),
-        ("session_open_largest", "sampling-settings", (8,)),
+        ("session_open", "sampling-settings", (9,)),
+        ("session_open_largest", "sampling-settings", (9,)),
         ("stage_load", "reference", (3,)),
         ("tokens_with_20_alternatives", "token-found", (3, 0)),
         ("model_deploy", "model-reference", (1,)),

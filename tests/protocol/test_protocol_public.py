@@ -24,6 +24,7 @@ NAMES = [
     "Envelope",
     "ErrorCode",
     "Finish",
+    "Grammar",
     "Heartbeat",
     "HeldModel",
     "Kernel",

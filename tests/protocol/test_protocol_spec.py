@@ -15,6 +15,7 @@ from maille_protocol import (
     language,
     limits,
     messages,
+    sessions,
     states,
     topics,
 )
@@ -55,7 +56,8 @@ RECORDS = (
     messages.Offer,
     messages.Submission,
     messages.Outcome,
-    language.Sampling,
+    sessions.Grammar,
+    sessions.Sampling,
     language.Token,
     boards.Reading,
     boards.Sensor,

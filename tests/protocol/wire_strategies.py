@@ -19,6 +19,7 @@ from maille_protocol import (
     CoordinatorState,
     ErrorCode,
     Finish,
+    Grammar,
     Heartbeat,
     HeldModel,
     Kernel,
@@ -150,6 +151,7 @@ samplings = st.builds(
     uint64,
     st.integers(0, 20),
     many(st.tuples(uint32, st.integers(-1_000_000_000, 1_000_000_000))),
+    st.none() | st.builds(Grammar, st.binary(max_size=64), references),
 )
 activations = st.integers(1, 65535).flatmap(
     lambda parts: st.builds(
@@ -220,6 +222,7 @@ MESSAGES: dict[MessageType, st.SearchStrategy[Message]] = {
         uint64,
         st.binary(max_size=16),
         uint32,
+        positions,
     ),
     MessageType.OFFERS: st.builds(
         Offers, models, many(st.builds(Offer, task_ids, uint32, uint64, flags, contents))
@@ -249,6 +252,7 @@ MESSAGES: dict[MessageType, st.SearchStrategy[Message]] = {
         uint32,
         uint32,
         uint32,
+        stages,
         positions,
         stages,
         positions,
@@ -256,6 +260,8 @@ MESSAGES: dict[MessageType, st.SearchStrategy[Message]] = {
         st.none() | samplings,
         positions,
         token_lists,
+        positions,
+        uint32,
         positions,
     ),
     MessageType.ACTIVATION: activations,

@@ -28,13 +28,13 @@ def open_orders(session: Session, pipeline: Pipeline, stage: int) -> Iterator[Se
     The last stage is told the prompt with all that says how to choose, then the answer so far.
     """
     if stage < len(pipeline.slots) - 1:
-        yield _open(session, pipeline, 0, ())
+        yield bare_order(session, pipeline, stage)
         return
     prompt = session.start.prompt
     answer = [token.token for token in session.tokens]
     for at in range(0, len(prompt), MOST_TOKENS):
         piece = prompt[at : at + MOST_TOKENS]
-        order = _open(session, pipeline, at, piece)
+        order = _open(session, pipeline, stage, at, piece)
         if at + len(piece) == len(prompt):
             start = session.start
             order = replace(
@@ -45,22 +45,28 @@ def open_orders(session: Session, pipeline: Pipeline, stage: int) -> Iterator[Se
             )
         yield order
     for at in range(0, len(answer), MOST_TOKENS):
-        yield _open(session, pipeline, len(prompt) + at, answer[at : at + MOST_TOKENS])
+        yield _open(session, pipeline, stage, len(prompt) + at, answer[at : at + MOST_TOKENS])
+
+
+def bare_order(session: Session, pipeline: Pipeline, stage: int) -> SessionOrder:
+    """OPEN that only makes room."""
+    return _open(session, pipeline, stage, 0, ())
 
 
 def begin_order(session: Session, pipeline: Pipeline, known: Sequence[int]) -> SessionOrder:
     """OPEN for stage 0: compute all known tokens and go on."""
-    return _open(session, pipeline, 0, known)
+    return _open(session, pipeline, 0, 0, known)
 
 
 def _open(
-    session: Session, pipeline: Pipeline, position: int, tokens: Sequence[int]
+    session: Session, pipeline: Pipeline, stage: int, position: int, tokens: Sequence[int]
 ) -> SessionOrder:
     return SessionOrder(
         SessionCommand.OPEN,
         pipeline.number,
         pipeline.layout,
         session.handle,
+        stage,
         position=position,
         capacity=session.start.capacity,
         tokens=packed(tokens),
@@ -68,7 +74,7 @@ def _open(
 
 
 def close_order(session: Session, pipeline: Pipeline) -> SessionOrder:
-    """CLOSE for any stage."""
+    """CLOSE for all stages of a node."""
     return SessionOrder(SessionCommand.CLOSE, pipeline.number, pipeline.layout, session.handle)
 
 
@@ -79,6 +85,7 @@ def resend_order(session: Session, pipeline: Pipeline) -> SessionOrder:
         pipeline.number,
         pipeline.layout,
         session.handle,
+        len(pipeline.slots) - 1,
         position=session.length,
     )
 
@@ -95,13 +102,16 @@ def inject_order(session: Session, pipeline: Pipeline) -> SessionOrder:
     )
 
 
-def replay_order(session: Session, pipeline: Pipeline, position: int, until: int) -> SessionOrder:
+def replay_order(
+    session: Session, pipeline: Pipeline, stage: int, position: int, until: int
+) -> SessionOrder:
     """What a stage sent from a position on, again."""
     return SessionOrder(
         SessionCommand.REPLAY,
         pipeline.number,
         pipeline.layout,
         session.handle,
+        stage,
         position=position,
         until=until,
     )

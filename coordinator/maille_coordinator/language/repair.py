@@ -5,12 +5,12 @@ caches that are missing, the last known token to stage 0. A stall is answered in
 token again, then everything again under a new layout, then other nodes for those that are silent.
 """
 
-import re
 from collections.abc import Callable, Iterable
 
 from maille_coordinator.language.measuring import Measurer
 from maille_coordinator.language.orders import (
     MOST_TOKENS,
+    bare_order,
     begin_order,
     inject_order,
     open_orders,
@@ -31,7 +31,6 @@ _GRACE_MS = 150.0
 _MOST_ATTEMPTS = 9
 _RELOAD_AFTER = 1
 _RELOAD_AFTER_STALLS = 4
-_NUMBER = re.compile(r"\d{1,9}")
 
 _RUNNING = (PipelineState.READY, PipelineState.CHECKING)
 
@@ -57,22 +56,21 @@ class Repairs:
         """Begin a session on a pipeline, from its known tokens."""
         pipeline = _ring(session)
         known = session.known()
-        if len(known) > MOST_TOKENS:
+        alone = len(pipeline.slots) == 1
+        if len(known) > MOST_TOKENS or (alone and session.tokens):
             self._reopen(session)
             return
         self._open_all(session, pipeline)
-        last = pipeline.slots[-1].routed
-        for node in pipeline.slots[0].routed:
-            if node not in last:  # else its stage 0 has heard what the last stage was told
-                self._world.send(node, begin_order(session, pipeline, known))
+        if not alone:  # else the stage has begun with what the last one is told
+            self._send(pipeline, 0, [begin_order(session, pipeline, known)])
         self._repaired(session, len(known))
 
     def _reopen(self, session: Session) -> None:
         """Fill all caches of a session that may be known to its stages already."""
         pipeline = _ring(session)
+        # A stage that is first and last would begin with the prompt, were it not here already.
+        self._send(pipeline, 0, [bare_order(session, pipeline, 0)])
         self._open_all(session, pipeline)
-        if len(pipeline.slots) > 1:
-            self._send(pipeline, 0, open_orders(session, pipeline, 0))
         last = len(pipeline.slots) - 1
         known = session.known()
         self._send(pipeline, 0, rebuild_orders(session, pipeline, known, 0, last))
@@ -121,8 +119,6 @@ class Repairs:
         if (
             not session.tokens  # within the prompt nobody knows what each stage has
             or len(lost) > last
-            or (last in lost and pipeline.slots[0].primary == pipeline.slots[last].primary)
-            or any(self._tangled(pipeline, first, until) for first, until, _ in runs)
         ):
             self._reopen(session)
             return
@@ -139,19 +135,10 @@ class Repairs:
             else:
                 # Its shadows have heard the same: only one of them is to speak.
                 before = pipeline.slots[first - 1].primary
-                self._world.send(before, replay_order(session, pipeline, position, until))
+                order = replay_order(session, pipeline, first - 1, position, until)
+                self._world.send(before, order)
         self._send(pipeline, 0, [inject_order(session, pipeline)])
         self._repaired(session, rebuilt + 1)
-
-    def _tangled(self, pipeline: Pipeline, first: int, until: int) -> bool:
-        """Whether the node that is to replay holds one of the stages to fill.
-
-        An order names no stage, and the node would take the later one.
-        """
-        if first == 0:
-            return False
-        before = pipeline.slots[first - 1].primary
-        return any(slot.primary == before for slot in pipeline.slots[first:until])
 
     def _repaired(self, session: Session, pending: int) -> None:
         session.pending = pending
@@ -233,10 +220,8 @@ class Repairs:
             self._world.counters.strays += 1
             return
         if report.code is ErrorCode.UNKNOWN_SESSION:
-            # An order names no stage, so neither does this answer to one.
-            for slot, held in zip(pipeline.slots, session.holds, strict=True):
-                if slot.primary == node:
-                    held.discard(node)
+            if report.stage < len(session.holds):
+                session.holds[report.stage].discard(node)
             self.soon(session)
             return
         if not report.stage < len(pipeline.slots) or node != pipeline.slots[report.stage].primary:
@@ -244,9 +229,7 @@ class Repairs:
             return
         match report.code:
             case ErrorCode.CACHE_GAP:
-                # It names the position that came and the length that is held, which is less.
-                numbers = [int(found) for found in _NUMBER.findall(report.text)]
-                session.gaps[report.stage] = min([*numbers, session.length] if numbers else [0])
+                session.gaps[report.stage] = min(report.length, session.length)
                 self.soon(session)
             case ErrorCode.CACHE_FULL | ErrorCode.OUT_OF_MEMORY | ErrorCode.NO_SPACE:
                 if len(pipeline.sessions) > 1:

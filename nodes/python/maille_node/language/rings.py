@@ -159,7 +159,7 @@ class Rings:
             self._fail(held, order.session, ErrorCode.INPUT_TOO_LARGE, text)
         elif facts.with_head and order.position > _known_count(session):
             text = f"tokens from position {order.position}, {_known_count(session)} are known"
-            self._fail(held, order.session, ErrorCode.CACHE_GAP, text)
+            self._fail(held, order.session, ErrorCode.UNKNOWN_SESSION, text)
         else:
             session.touched_ms = now_ms
             # A prompt that one stage alone gets in pieces is started by the coordinator.
@@ -226,38 +226,26 @@ class Rings:
             if session.touched_ms + EXPIRY_MS <= now_ms
         ]
 
-    def repair(self, pipeline: Pipeline, order: SessionOrder, now_ms: float) -> None:
-        """REPLAY, REBUILD, INJECT or RESEND for a session that is here."""
-        loaded = [
-            (held, held.facts, held.sessions[order.session])
-            for _, held in sorted(pipeline.stages.items())
-            if held.facts is not None and order.session in held.sessions
-        ]
-        for _, _, session in loaded:
-            session.touched_ms = now_ms
+    def repair(
+        self, pipeline: Pipeline, held: HeldStage, order: SessionOrder, now_ms: float
+    ) -> None:
+        """REPLAY, REBUILD, INJECT or RESEND for a session that is on this stage."""
+        facts = held.facts
+        session = held.sessions[order.session]
+        session.touched_ms = now_ms
+        if facts is None:
+            return
         match order.command:
-            case SessionCommand.REPLAY:
-                before = [
-                    (self.is_primary(pipeline, held), held.stage, held, session)
-                    for held, facts, session in loaded
-                    if held.stage < order.until and not facts.with_head
-                ]
-                if not before:
-                    self.counters.misshapen += 1
-                    return
-                _, _, held, session = max(before, key=lambda found: found[:2])
+            case SessionCommand.REPLAY if held.stage < order.until and not facts.with_head:
                 session.queue.append(Resend(pipeline.layout, order.position, order.until))
                 self._advance(pipeline, held, now_ms)
-            case SessionCommand.REBUILD | SessionCommand.INJECT:
+            case SessionCommand.REBUILD | SessionCommand.INJECT if facts.with_embedding:
                 rebuild = order.command is SessionCommand.REBUILD
                 flags = ActivationFlag.REPLAY if rebuild else ActivationFlag.SAMPLE
-                for held, facts, session in loaded:
-                    if facts.with_embedding:
-                        self._feed(pipeline, held, session, order, flags, now_ms)
+                self._feed(pipeline, held, session, order, flags, now_ms)
             case SessionCommand.RESEND:
-                for held, _, session in loaded:
-                    if session.answer is not None and self.is_primary(pipeline, held):
-                        self._tell_again(held, session, session.answer, order.position)
+                if session.answer is not None and self.is_primary(pipeline, held):
+                    self._tell_again(held, session, session.answer, order.position)
             case _:
                 self.counters.misshapen += 1
 
@@ -472,7 +460,7 @@ class Rings:
             return
         session.gap_ms = now_ms
         text = f"position {step.position} came, {session.length} are held"
-        self._fail(held, session.number, ErrorCode.CACHE_GAP, text)
+        self._fail(held, session.number, ErrorCode.CACHE_GAP, text, session.length)
 
     # --- out -----------------------------------------------------------------------------------
 
@@ -629,7 +617,9 @@ class Rings:
                     sent_bytes += len(known.data)
             session.queue.popleft()
 
-    def _fail(self, held: HeldStage, session: int, code: ErrorCode, text: str) -> None:
+    def _fail(
+        self, held: HeldStage, session: int, code: ErrorCode, text: str, length: int = 0
+    ) -> None:
         where = f"stage {held.stage} of pipeline {held.pipeline}, session {session}"
         self._actions.append(events.Note(logging.WARNING, f"{where}: {text}"))
         self._say(
@@ -641,6 +631,7 @@ class Rings:
                 code,
                 text[:1000],
                 session=session,
+                length=length,
             )
         )
 

@@ -382,8 +382,8 @@ class StageCore:
             return
         if order.command is SessionCommand.CLOSE:
             pipeline.forget(order.session)
-            for held in pipeline.stages.values():
-                self._rings.close(held, order.session)
+            for stage in pipeline.stages.values():
+                self._rings.close(stage, order.session)
             return
         if order.layout < pipeline.layout:
             self.counters.old_layout += 1
@@ -391,28 +391,29 @@ class StageCore:
         if order.layout > pipeline.layout:
             self._let_wait(pipeline, early, now_ms)
             return
-        if order.command is SessionCommand.OPEN:
+        held = pipeline.stages.get(order.stage)
+        if held is None:
+            self._unknown_session(order, f"this node does not hold stage {order.stage}")
+        elif order.command is SessionCommand.OPEN:
             pipeline.closed.pop(order.session, None)
-            for held in list(pipeline.stages.values()):
-                self._rings.open(pipeline, held, order, now_ms)
+            self._rings.open(pipeline, held, order, now_ms)
             self._hear_early(pipeline, now_ms)
-        elif not any(order.session in held.sessions for held in pipeline.stages.values()):
+        elif order.session not in held.sessions:
             if order.session in pipeline.closed:
                 self.counters.unknown += 1
             else:
                 self._let_wait(pipeline, early, now_ms)
         else:
-            self._rings.repair(pipeline, order, now_ms)
+            self._rings.repair(pipeline, held, order, now_ms)
 
     def _unknown_session(self, order: SessionOrder | Activation, text: str) -> None:
         self.counters.unknown += 1
-        stage = order.stage if isinstance(order, Activation) else 0
         self._do(
             events.Say(
                 StageReport(
                     StageState.FAILED,
                     order.pipeline,
-                    stage,
+                    order.stage,
                     0,
                     ErrorCode.UNKNOWN_SESSION,
                     text,
