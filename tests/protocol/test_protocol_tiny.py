@@ -1,8 +1,11 @@
 """The reference passes every tiny vector."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from wire_files import Vector, vectors
+from wire_files import PROTOCOL, Vector, vectors
 
 from maille_protocol import UsageError, WireError
 from maille_protocol.tensors import Array
@@ -66,3 +69,13 @@ def test_another_processors_byte_order_is_not_taken_for_ours() -> None:
         run(model, [np.zeros(4, np.int16)])
     with pytest.raises(UsageError, match="takes 1"):
         run(model, [])
+
+
+def test_the_constants_for_cpp_are_current() -> None:
+    ran = subprocess.run(
+        [sys.executable, str(PROTOCOL / "make_constants.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
