@@ -8,9 +8,11 @@ import typer
 
 from maille.cli import (
     bench,
+    board,
     chat,
     demo,
     doctor,
+    flash,
     generate,
     models,
     nodes,
@@ -84,6 +86,8 @@ app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
 app.command("plan")(plan.plan)
 app.add_typer(tasks.app, name="tasks")
+app.command("flash")(flash.flash)
+app.add_typer(board.app, name="board")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")

@@ -1,0 +1,267 @@
+"""`maille flash`: a board on a cable becomes a node of the mesh."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from maille.cli import output
+from maille.cli.common import (
+    JsonOption,
+    KeyFileOption,
+    MeshOption,
+    UrlOption,
+    connected,
+    find_key,
+    friendly,
+    may_ask,
+)
+from maille.cli.parts import broker_login
+from maille.errors import SettingsError
+from maille.flashing.boards import BOARDS, BoardKind, Writer, board_kind
+from maille.flashing.errors import BoardNotFound, BoardSilent
+from maille.flashing.firmware import check_firmware, write_firmware
+from maille.flashing.install import START_TIMEOUT_S, install, start_and_wait
+from maille.flashing.library import library_folder
+from maille.flashing.ports import choose_port, list_ports
+from maille.flashing.replink import BoardRepl
+from maille.flashing.settings import Wifi, new_settings
+from maille.mesh import Mesh
+from maille_broker import Endpoint, is_loopback
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    return [name for name in BOARDS if name.startswith(incomplete)]
+
+
+PortOption = Annotated[
+    str | None,
+    typer.Option(
+        "--port",
+        "-p",
+        help="The board's serial port; found by itself if left out.",
+        show_default=False,
+    ),
+]
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the board library; else the one that came with Maille."),
+]
+
+
+@friendly
+def flash(
+    context: typer.Context,
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="BOARD", help=", ".join(BOARDS), autocompletion=_complete_kind),
+    ],
+    *,
+    port: PortOption = None,
+    node: Annotated[
+        str | None,
+        typer.Option("--id", help="Its id in the mesh; else made from the board's kind."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    firmware: Annotated[
+        Path | None,
+        typer.Option(help="MicroPython to write first (.bin or .uf2); else the board's own stays."),
+    ] = None,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Wipe the whole flash before writing the firmware.")
+    ] = False,
+    wifi: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MAILLE_WIFI",
+            help="Name of the Wi-Fi; its password is asked for, or comes from MAILLE_WIFI_PASSWORD.",
+        ),
+    ] = None,
+    broker: Annotated[
+        str | None,
+        typer.Option(help="The broker as the board reaches it; else the mesh's own address."),
+    ] = None,
+    library: LibraryOption = None,
+    wait_s: Annotated[
+        float, typer.Option(help="How long to wait for it in the mesh; 0 does not wait.", min=0)
+    ] = START_TIMEOUT_S,
+    url: UrlOption = None,
+    mesh: MeshOption = None,
+    key_file: KeyFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a board on a cable a node: firmware, library, settings, and a wait until it has joined."""
+    board = board_kind(kind)
+    show = Shown(as_json=as_json)
+    folder = library_folder(library)
+    if firmware is not None:
+        check_firmware(firmware, board)
+    with connected(context, url, mesh, key_file) as opened:
+        endpoint = _endpoint(opened, broker, find_key(context, key_file))
+        secret = _wifi(board, wifi, endpoint)
+        identity = node or _free_id(board, opened)
+        settings = new_settings(
+            node=identity,
+            name=name or board.title,
+            mesh=opened.description.mesh,
+            endpoint=endpoint,
+            wifi=secret,
+            loopback_allowed=broker is not None,
+        )
+        if firmware is not None:
+            place = None if board.writer is Writer.UF2 else choose_port(port, board, list_ports())
+            with show.bar(f"MicroPython onto the {board.title}") as advance:
+                write_firmware(
+                    firmware, board, place, erase=erase, on_progress=advance, on_wait=show.say
+                )
+        with _opened(board, port, firmware) as repl:
+            with show.bar("library and settings") as advance:
+                show.advance = advance
+                done = install(repl, folder, settings, show)
+            version = ".".join(str(part) for part in done.interpreter.version)
+            show.say(
+                f"{done.interpreter.machine}, MicroPython {version}: {done.written} files written, "
+                f"{done.unchanged} as they were ({done.size_bytes / 1024:.0f} KiB)"
+            )
+            took_s = None
+            if wait_s > 0:
+                show.say(f"waiting for {identity} in mesh {opened.description.mesh!r}")
+                took_s = start_and_wait(
+                    repl, lambda: _seen(opened, identity), show, timeout_s=wait_s
+                )
+            else:
+                repl.restart()
+    if as_json:
+        output.print_json(
+            {
+                "node": identity,
+                "board": board.name,
+                "port": repl.port,
+                "micropython": version,
+                "machine": done.interpreter.machine,
+                "files_written": done.written,
+                "library_bytes": done.size_bytes,
+                "joined_after_s": took_s,
+            }
+        )
+    elif took_s is not None:
+        show.say(
+            f"[green]{identity} has joined[/] after {took_s:.1f} s. See it with `maille nodes`."
+        )
+
+
+def _opened(board: BoardKind, port: str | None, firmware: Path | None) -> BoardRepl:
+    """The board's REPL; a board that was just written needs a moment until its port is back."""
+    end_s = time.monotonic() + (15.0 if firmware is not None else 0.0)
+    while True:
+        try:
+            return BoardRepl(choose_port(port, board, list_ports()))
+        except (BoardNotFound, BoardSilent) as error:
+            if time.monotonic() < end_s:
+                time.sleep(0.5)
+                continue
+            if firmware is None and isinstance(error, BoardSilent):
+                raise BoardSilent(
+                    f"{error} MicroPython for the {board.title} is at {board.firmware_page}"
+                ) from error
+            raise
+
+
+def _endpoint(opened: Mesh, broker: str | None, key: str | None) -> Endpoint:
+    """The broker with a node's login, as the board will reach it."""
+    place = opened.description
+    return broker_login(broker or place.broker_url, key, place.mesh, "node")
+
+
+def _wifi(board: BoardKind, ssid: str | None, endpoint: Endpoint) -> Wifi | None:
+    if not board.has_wifi or (ssid is None and is_loopback(endpoint.host)):
+        return None
+    if ssid is None:
+        if not may_ask():
+            raise SettingsError(
+                f"The {board.title} needs a Wi-Fi. Name it with --wifi (or MAILLE_WIFI) and set "
+                "MAILLE_WIFI_PASSWORD."
+            )
+        ssid = str(typer.prompt("Name of the Wi-Fi", err=True))
+    password = os.environ.get("MAILLE_WIFI_PASSWORD")
+    if password is None:
+        if not may_ask():
+            raise SettingsError(
+                f"The password of Wi-Fi {ssid!r} is missing: set MAILLE_WIFI_PASSWORD."
+            )
+        password = str(
+            typer.prompt(
+                f"Password of {ssid}", hide_input=True, default="", show_default=False, err=True
+            )
+        )
+    return Wifi(ssid, password)
+
+
+def _free_id(board: BoardKind, opened: Mesh) -> str:
+    taken = {node.name for node in opened.nodes()}
+    number = 1
+    while f"{board.name}-{number}" in taken:
+        number += 1
+    return f"{board.name}-{number}"
+
+
+def _seen(opened: Mesh, identity: str) -> bool:
+    return any(node.name == identity and node.state == "ready" for node in opened.nodes())
+
+
+class Shown:
+    """What a person sees of a flash."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._quiet = as_json
+        self._console = output.stderr()
+        self.advance: Callable[[float], None] = lambda _part: None
+
+    def say(self, text: str) -> None:
+        """One line about what happens."""
+        if not self._quiet:
+            self._console.print(text)
+
+    def bar(self, title: str) -> "Bar":
+        """A progress bar; none where nobody looks."""
+        return Bar(title, quiet=self._quiet or not sys.stderr.isatty())
+
+    def file(self, path: str, number: int, count: int, *, written: bool) -> None:
+        """A file is on the board."""
+        del path, written
+        self.advance(number / count)
+
+    def line(self, text: str) -> None:
+        """The board printed a line."""
+        if not self._quiet:
+            self._console.print(f"  {text}", style="dim", markup=False)
+
+
+class Bar:
+    """A progress bar that is told the part done, 0 to 1."""
+
+    def __init__(self, title: str, *, quiet: bool) -> None:
+        self._title = title
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+            console=output.stderr(),
+            disable=quiet,
+        )
+
+    def __enter__(self) -> Callable[[float], None]:
+        """Show it; returns what is to be told."""
+        self._progress.start()
+        task = self._progress.add_task(self._title, total=1.0)
+        return lambda part: self._progress.update(task, completed=part)
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it as it stands."""
+        self._progress.stop()

@@ -1,0 +1,1 @@
+"""Boards without hardware: the firmware that real boards run, on this machine."""
