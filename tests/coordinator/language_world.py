@@ -390,6 +390,10 @@ class Mesh:
                     took_ms = (last - first + 1) * node.layer_us * action.count / 4000
                     node.busy_until_ms = max(node.busy_until_ms, self.now_ms) + took_ms
                     self._drive_later(node, node.busy_until_ms - self.now_ms, node.compute(action))
+                case stage.ShareCache():
+                    source = node.caches.get(action.source)
+                    assert source is not None, "a kept cache is there"
+                    node.caches[action.cache] = source[: action.count]
                 case stage.FreeCache(number):
                     node.caches.pop(number, None)
                 case stage.WakeAt(at_ms):

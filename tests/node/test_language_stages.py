@@ -17,7 +17,8 @@ from language_mesh import (
 )
 
 from maille_node.language import stage_events as events
-from maille_node.language.rings import EXPIRY_MS, RESEND_BYTES, RESEND_PAUSE_MS
+from maille_node.language.opening import EXPIRY_MS
+from maille_node.language.sending import RESEND_BYTES, RESEND_PAUSE_MS
 from maille_node.language.sessions import PREFILL_WAIT_MS, STEP_POSITIONS
 from maille_node.language.waiting import MAX_WAITING, WAIT_MS
 from maille_protocol import (

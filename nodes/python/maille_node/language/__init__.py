@@ -1,8 +1,7 @@
-"""Choosing tokens at the last stage, and knowing when an answer ends.
+"""Choosing tokens at the last stage.
 
 settings = SamplingSettings(temperature=0.7, top_p=0.9, seed=1)
 chosen = sample(logits, settings, position, tokens, prompt_length)
-step = stops.add(chosen.token, text)
 """
 
 from maille_node.language.errors import (
@@ -16,7 +15,6 @@ from maille_node.language.json_mode import JsonConstraint, JsonVocabulary, json_
 from maille_node.language.randomness import random_64, spread_seed
 from maille_node.language.sampling import Sampled, TokenProbability, sample
 from maille_node.language.settings import SamplingSettings
-from maille_node.language.stopping import StopMatcher, StopReason, StopStep
 
 __all__ = [
     "ConstraintError",
@@ -28,9 +26,6 @@ __all__ = [
     "SamplingError",
     "SamplingSettings",
     "SettingsOutOfRange",
-    "StopMatcher",
-    "StopReason",
-    "StopStep",
     "TokenProbability",
     "json_mode_available",
     "random_64",

@@ -7,7 +7,7 @@ import numpy as np
 from maille_node.language.sampling import Sampled
 from maille_node.language.settings import SamplingSettings
 from maille_node.language.stage_events import SampleAt
-from maille_protocol import Finish, Sampling, Token
+from maille_protocol import Finish, Grammar, Sampling, Token
 
 __all__ = ["Answer", "settings_of", "token_of", "uint32s"]
 
@@ -60,6 +60,7 @@ class Answer:
         end_tokens: any of them ends the answer.
         prompt_length: positions before the answer.
         stop: the position at which the answer has its most tokens.
+        grammar: what the answer follows, None for anything.
         tokens: all that are known, by position, without a gap from position 0 on.
         records: of the tokens chosen here, by position.
         finish: how it ended, NONE while it goes on.
@@ -70,6 +71,7 @@ class Answer:
     end_tokens: frozenset[int] = frozenset()
     prompt_length: int = 0
     stop: int = 0
+    grammar: Grammar | None = None
     tokens: list[int] = field(default_factory=list)
     records: dict[int, Token] = field(default_factory=dict)
     finish: Finish = Finish.NONE
@@ -85,11 +87,12 @@ class Answer:
         """What to ask for at a position; None if settings or tokens are missing that it needs."""
         if self.settings is None:
             return None
-        if not self.settings.has_penalties:
+        if not self.settings.has_penalties and self.grammar is None:
             return SampleAt(self.settings, position, (), 0)
         if len(self.tokens) < position:
             return None
-        return SampleAt(self.settings, position, tuple(self.tokens[:position]), self.prompt_length)
+        known = tuple(self.tokens[:position])
+        return SampleAt(self.settings, position, known, self.prompt_length, self.grammar)
 
     def chosen(self, position: int, token: Token) -> Finish:
         """Keep the token chosen for a position; whether it ends the answer."""

@@ -41,6 +41,13 @@ class History:
             raise ValueError(f"position {step.position} does not follow {self.length}")
         self._steps.append(step)
 
+    def beginning(self, length: int) -> "History":
+        """A history of its own with the first `length` positions."""
+        found = History()
+        found._steps = self._steps.copy()
+        found.cut(length)
+        return found
+
     def cut(self, length: int) -> None:
         """Forget all positions from `length` on."""
         while self._steps and self._steps[-1].position >= length:

@@ -82,19 +82,26 @@ class JsonConstraint:
     """Follows one answer."""
 
     def __init__(
-        self, vocabulary: JsonVocabulary, schema: Mapping[str, object] | None = None
+        self, vocabulary: JsonVocabulary, schema: Mapping[str, object] | bytes | None = None
     ) -> None:
         """Start an answer.
 
         Args:
             vocabulary: of the model.
-            schema: JSON schema that the answer follows; None for any object.
+            schema: JSON schema that the answer follows, or its UTF-8; None for any object.
 
         Raises:
             ConstraintError: the schema is too large, not one, or of a kind that is not supported.
         """
         self._size = vocabulary.size
-        text = json.dumps(_ANY_OBJECT if schema is None else schema)
+        try:
+            text = (
+                schema.decode()
+                if isinstance(schema, bytes)
+                else json.dumps(_ANY_OBJECT if schema is None else schema)
+            )
+        except UnicodeDecodeError as error:
+            raise ConstraintError(f"the JSON schema is no UTF-8: {error}") from error
         if len(text) > MOST_SCHEMA_BYTES:
             raise ConstraintError(
                 f"the JSON schema has {len(text)} bytes; shorten it to {MOST_SCHEMA_BYTES}"

@@ -15,19 +15,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import psutil
 
 from maille_node.language.choosing import token_of
 from maille_node.language.errors import LogitsNotFinite, SamplingError
+from maille_node.language.grammars import Grammars
 from maille_node.language.pages import forget_pages
 from maille_node.language.probe import probe_kernels
 from maille_node.language.sampling import sample
 from maille_node.language.sessions import STEP_POSITIONS
 from maille_node.language.slice_errors import ActivationRefused, SliceUnusable
 from maille_node.language.stage import KeyValueCache, Stage, Unchecked
-from maille_node.language.stage_events import Compute, Computed, SliceFacts
+from maille_node.language.stage_events import Compute, Computed, ShareCache, SliceFacts
 from maille_protocol import ErrorCode, Token
 
 __all__ = ["LoadedSlice", "SliceRunner", "load_slice", "run_step"]
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 _DECODE_STEPS = 9
 _PREFILL_STEPS = 3
 _WARM_UP = 3
+_MOST_MEASURED = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -49,8 +52,13 @@ class LoadedSlice:
     """Made and used by the one thread that runs the slice's steps."""
 
 
-def load_slice(path: Path, *, threads: int = 1) -> LoadedSlice:
+def load_slice(path: Path, *, threads: int = 1, measured: SliceFacts | None = None) -> LoadedSlice:
     """In a worker thread: load a slice and measure it; takes as long as about eighty tokens.
+
+    Args:
+        path: of the slice.
+        threads: of one step.
+        measured: what an earlier load in this process found, so that this one is ready sooner.
 
     Raises:
         SliceUnusable: the file is damaged, there is no memory for it, or ONNX Runtime refuses it.
@@ -65,6 +73,8 @@ def load_slice(path: Path, *, threads: int = 1) -> LoadedSlice:
     process = psutil.Process()
     before_bytes = process.memory_info().rss
     stage = Stage.open(path, threads=threads)
+    if measured is not None:
+        return LoadedSlice(stage, measured)
     decode_us, prefill_us = _measure(stage)
     fingerprint = probe_kernels(stage).fingerprint
     # The inputs of both touched rows of the embedding all over the file.
@@ -115,10 +125,21 @@ def _measure(stage: Stage) -> tuple[int, int]:
     )
 
 
-def run_step(loaded: LoadedSlice, work: Compute) -> Computed:
+def share(loaded: LoadedSlice, source: KeyValueCache, work: ShareCache) -> None:
+    """Make a cache that begins with a copy of another one's positions."""
+    cache = loaded.stage.new_cache(work.capacity)
+    cache.copy_from(source, work.count)
+    loaded.caches[work.cache] = cache
+
+
+def run_step(loaded: LoadedSlice, work: Compute, grammars: Grammars) -> Computed:
     """Cut the cache back, compute, and sample; whatever goes wrong is in the answer."""
     try:
-        output, token = _run(loaded, work)
+        cache = loaded.caches.get(work.cache)
+        if work.position > (0 if cache is None else cache.length):
+            text = "the shared beginning of the cache is not here"
+            return Computed(work.job, code=ErrorCode.CACHE_GAP, text=text)
+        output, token = _run(loaded, work, grammars)
     except ActivationRefused as error:
         return Computed(work.job, code=ErrorCode.INPUT_MALFORMED, text=str(error))
     except LogitsNotFinite as error:
@@ -136,7 +157,7 @@ def run_step(loaded: LoadedSlice, work: Compute) -> Computed:
     return Computed(work.job, output, token)
 
 
-def _run(loaded: LoadedSlice, work: Compute) -> tuple[bytes, Token | None]:
+def _run(loaded: LoadedSlice, work: Compute, grammars: Grammars) -> tuple[bytes, Token | None]:
     stage = loaded.stage
     info = stage.info
     cache = loaded.caches.get(work.cache)
@@ -155,7 +176,12 @@ def _run(loaded: LoadedSlice, work: Compute) -> tuple[bytes, Token | None]:
     if wanted is None:
         return b"", None
     chosen = sample(
-        output[0], wanted.settings, wanted.position, wanted.tokens, wanted.prompt_length
+        output[0],
+        wanted.settings,
+        wanted.position,
+        wanted.tokens,
+        wanted.prompt_length,
+        grammars.allowed(work.cache, wanted),
     )
     return b"", token_of(chosen)
 
@@ -179,6 +205,8 @@ class SliceRunner:
         self._slices: dict[bytes, LoadedSlice] = {}
         self._workers: dict[bytes, _Worker] = {}
         self._places: dict[int, bytes] = {}
+        self._measured: dict[bytes, SliceFacts] = {}
+        self.grammars = Grammars()
         self._loop = asyncio.get_running_loop()
 
     async def load(self, sha256: bytes, path: Path) -> SliceFacts:
@@ -189,8 +217,13 @@ class SliceRunner:
         """
         loaded = self._slices.get(sha256)
         if loaded is None:
-            loaded = await asyncio.to_thread(load_slice, path, threads=self._threads)
+            measured = self._measured.get(sha256)
+            loaded = await asyncio.to_thread(
+                load_slice, path, threads=self._threads, measured=measured
+            )
             self._slices[sha256] = loaded
+            if measured is None and len(self._measured) < _MOST_MEASURED:
+                self._measured[sha256] = loaded.facts
         return loaded.facts
 
     def drop(self, sha256: bytes) -> None:
@@ -209,13 +242,26 @@ class SliceRunner:
             self._loop.call_soon(self._feed, failed)
             return
         self._places[work.cache] = work.sha256
-        worker = self._workers.get(work.sha256)
+        self._worker(work.sha256).put(lambda: run_step(loaded, work, self.grammars), loaded, work)
+
+    def share(self, work: ShareCache) -> None:
+        """Begin a cache with a part of another; what cannot be done is found by the next step."""
+        loaded = self._slices.get(work.sha256)
+        source = None if loaded is None else loaded.caches.get(work.source)
+        if loaded is None or source is None or source.length < work.count:
+            return
+        self._places[work.cache] = work.sha256
+        self._worker(work.sha256).put(lambda: share(loaded, source, work), loaded, None)
+
+    def _worker(self, sha256: bytes) -> "_Worker":
+        worker = self._workers.get(sha256)
         if worker is None:
-            worker = self._workers[work.sha256] = _Worker(self._loop, self._done)
-        worker.put(loaded, work)
+            worker = self._workers[sha256] = _Worker(self._loop, self._done)
+        return worker
 
     def free(self, cache: int) -> None:
         """Forget a cache."""
+        self.grammars.forget(cache)
         sha256 = self._places.pop(cache, None)
         loaded = self._slices.get(sha256) if sha256 is not None else None
         if loaded is not None:
@@ -238,6 +284,9 @@ class SliceRunner:
         self._feed(done)
 
 
+_Job: TypeAlias = tuple[Callable[[], Computed | None], LoadedSlice, Compute | None]
+
+
 class _Worker:
     """One thread that runs steps in order."""
 
@@ -248,13 +297,15 @@ class _Worker:
     ) -> None:
         self._loop = loop
         self._on_done = on_done
-        self._jobs: queue.SimpleQueue[tuple[LoadedSlice, Compute] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="slice", daemon=True)
         self._thread.start()
 
-    def put(self, loaded: LoadedSlice, work: Compute) -> None:
-        """Queue a step."""
-        self._jobs.put((loaded, work))
+    def put(
+        self, run: Callable[[], Computed | None], loaded: LoadedSlice, work: Compute | None
+    ) -> None:
+        """Queue a step, or another job on the slice's caches."""
+        self._jobs.put((run, loaded, work))
 
     def stop(self) -> None:
         """End after what is queued."""
@@ -269,8 +320,15 @@ class _Worker:
             job = self._jobs.get()
             if job is None:
                 return
-            done = run_step(*job)
+            run, loaded, work = job
+            try:
+                done = run()
+            # Only a copy of a cache can fail here; the next step on it says that it is not there.
+            except Exception:
+                logger.exception("a cache could not be copied")
+                done = None
             # The loop may be closed: then nobody waits for the answer.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._on_done, *job, done)
-            del job
+            if done is not None and work is not None:
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._on_done, loaded, work, done)
+            del job, run, loaded

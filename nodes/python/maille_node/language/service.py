@@ -11,6 +11,8 @@ import psutil
 
 from maille_node.errors import TaskProblem
 from maille_node.language import stage_events as events
+from maille_node.language.errors import ConstraintError
+from maille_node.language.grammars import read_vocabulary
 from maille_node.language.runner import SliceRunner
 from maille_node.language.slice_errors import SliceUnusable
 from maille_node.language.stage_events import StageAction, StageEvent
@@ -71,6 +73,7 @@ class StageService:
         self._timer: asyncio.TimerHandle | None = None
         self._loads: dict[bytes, asyncio.Task[None]] = {}
         self._kept: set[bytes] = set()
+        self._vocabularies: set[asyncio.Task[None]] = set()
 
     @property
     def core(self) -> StageCore:
@@ -86,7 +89,7 @@ class StageService:
         self._busy = True
         if self._timer is not None:
             self._timer.cancel()
-        loads = list(self._loads.values())
+        loads = [*self._loads.values(), *self._vocabularies]
         for load in loads:
             load.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
@@ -118,12 +121,20 @@ class StageService:
                 self._say(message)
             case events.Compute():
                 self._runner.compute(action)
+            case events.ShareCache():
+                self._runner.share(action)
             case events.FreeCache(cache=cache):
                 self._runner.free(cache)
             case events.LoadSlice(reference=reference):
                 self._start_load(reference)
             case events.DropSlice(sha256=sha256):
                 self._drop(sha256)
+            case events.LoadVocabulary(reference=reference):
+                work = self._loop.create_task(self._load_vocabulary(reference))
+                self._vocabularies.add(work)
+                work.add_done_callback(self._vocabularies.discard)
+            case events.DropVocabulary(sha256=sha256):
+                self._runner.grammars.drop(sha256)
             case events.WakeAt(at_ms=at_ms):
                 if self._timer is not None:
                     self._timer.cancel()
@@ -171,6 +182,25 @@ class StageService:
             self._load_failed(sha256, ErrorCode.NODE_ERROR, text[:500])
         else:
             self._feed(events.SliceReady(sha256, facts))
+
+    async def _load_vocabulary(self, reference: Reference) -> None:
+        sha256 = reference.sha256
+        try:
+            path = await self._fetch(reference)
+            try:
+                vocabulary = await asyncio.to_thread(read_vocabulary, path)
+            finally:
+                self._release(sha256)
+        except TaskProblem as problem:
+            failed = events.VocabularyFailed(sha256, problem.code, problem.text)
+        except (ConstraintError, OSError) as error:
+            failed = events.VocabularyFailed(sha256, ErrorCode.INPUT_MALFORMED, str(error))
+        else:
+            self._runner.grammars.add(sha256, vocabulary)
+            self._feed(events.VocabularyReady(sha256))
+            return
+        logger.warning("vocabulary %s: %s", sha256.hex()[:12], failed.text)
+        self._feed(failed)
 
     def _load_failed(self, sha256: bytes, code: ErrorCode, text: str) -> None:
         self._give_back(sha256)

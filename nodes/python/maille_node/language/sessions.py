@@ -1,7 +1,7 @@
 """The sessions of one stage: their work in order, and the choice of what is computed next."""
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field, replace
 
 from maille_node.language.choosing import Answer
@@ -100,6 +100,8 @@ class Session:
     joiner: Joiner = field(default_factory=Joiner)
     gap_ms: float = -math.inf
     """When a gap was last reported."""
+    awaited: int | None = None
+    """The coordinator wants to hear when so many positions are in the cache."""
     closed: bool = False
 
     def add(self, work: Work, row_bytes: int) -> bool:
@@ -154,6 +156,8 @@ class HeldStage:
     facts: SliceFacts | None = None
     """None while it loads."""
     sessions: dict[int, Session] = field(default_factory=dict)
+    kept: OrderedDict[int, Session] = field(default_factory=OrderedDict)
+    """Those that are over and whose caches others may begin with, the longest unused first."""
     running: Running | None = None
     prefill_ms: float = 0.0
     """When the last prefill step began."""
@@ -168,18 +172,24 @@ class HeldStage:
         return facts.cache_bytes * (capacity + 1) + history * capacity
 
     def reserved_bytes(self) -> int:
-        """What the open sessions take when they are full."""
+        """What the open sessions take when they are full, and what those that are kept take."""
         facts = self.facts
         if facts is None:
             return 0
-        return sum(self.session_bytes(facts, found.capacity) for found in self.sessions.values())
+        opened = sum(self.session_bytes(facts, found.capacity) for found in self.sessions.values())
+        return opened + self.kept_bytes(facts)
+
+    def kept_bytes(self, facts: SliceFacts) -> int:
+        """What is kept for others to begin with."""
+        return sum(self.session_bytes(facts, found.length) for found in self.kept.values())
 
     def filled_bytes(self) -> int:
         """What the open sessions take now, without what waits."""
         facts = self.facts
         if facts is None:
             return 0
-        return sum(self.session_bytes(facts, found.length) for found in self.sessions.values())
+        filled = sum(self.session_bytes(facts, found.length) for found in self.sessions.values())
+        return filled + self.kept_bytes(facts)
 
     def next_session(self, now_ms: float) -> Session | None:
         """Whose step comes next: decoding first, then the oldest; but prefill never starves."""

@@ -119,6 +119,12 @@ class KeyValueCache:
             raise ActivationRefused(f"the cache holds {self.length} positions, not {length}")
         self.length = length
 
+    def copy_from(self, source: Self, length: int) -> None:
+        """Begin with the first positions of another cache of the same stage."""
+        for array, other in zip(self._arrays, source._arrays, strict=True):
+            array[0, :, :length] = other[0, :, :length]
+        self.length = length
+
     def read(self, start: int, stop: int) -> Floats:
         """A copy of the positions `start` to `stop`, for a hand-over.
 

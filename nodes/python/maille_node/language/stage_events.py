@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from maille_node.language.settings import SamplingSettings
-from maille_protocol import Envelope, ErrorCode, Reference, StageReport, Token, Tokens
+from maille_protocol import Envelope, ErrorCode, Grammar, Reference, StageReport, Token, Tokens
 
 # --- events ------------------------------------------------------------------------------------
 
@@ -63,6 +63,22 @@ class SliceFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class VocabularyReady:
+    """A vocabulary wanted by `LoadVocabulary` is here; it stays until `DropVocabulary`."""
+
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyFailed:
+    """A vocabulary wanted by `LoadVocabulary` cannot be had, or this node has no use for it."""
+
+    sha256: bytes
+    code: ErrorCode
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Computed:
     """A `Compute` has ended; exactly one of `output`, `sampled` and `code` says how.
 
@@ -86,7 +102,9 @@ class Tick:
     """The time last asked for with `WakeAt` has come."""
 
 
-StageEvent: TypeAlias = Heard | SliceReady | SliceFailed | Computed | Tick
+StageEvent: TypeAlias = (
+    Heard | SliceReady | SliceFailed | VocabularyReady | VocabularyFailed | Computed | Tick
+)
 
 # --- actions -----------------------------------------------------------------------------------
 
@@ -121,6 +139,20 @@ class DropSlice:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadVocabulary:
+    """Fetch a vocabulary; answered by `VocabularyReady` or `VocabularyFailed`."""
+
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class DropVocabulary:
+    """No new session needs this vocabulary."""
+
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SampleAt:
     """Choose the token that follows the last position of a step.
 
@@ -129,12 +161,14 @@ class SampleAt:
         position: of the new token.
         tokens: all before it where the settings look at them, else nothing.
         prompt_length: how many of `tokens` are the prompt.
+        grammar: what the answer follows, None for anything.
     """
 
     settings: SamplingSettings
     position: int
     tokens: tuple[int, ...]
     prompt_length: int
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +197,27 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareCache:
+    """Begin a cache with a copy of another one's first positions.
+
+    The next `Compute` on it fails with CACHE_GAP where that could not be done.
+
+    Attributes:
+        sha256: of the slice of both.
+        source: number of the cache that has them. It may be freed right after.
+        cache: number of the new one.
+        capacity: positions of the new one.
+        count: positions to copy.
+    """
+
+    sha256: bytes
+    source: int
+    cache: int
+    capacity: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class FreeCache:
     """A cache is not needed any more; a job that still runs on it ends by itself."""
 
@@ -185,5 +240,15 @@ class Note:
 
 
 StageAction: TypeAlias = (
-    Say | SendActivation | LoadSlice | DropSlice | Compute | FreeCache | WakeAt | Note
+    Say
+    | SendActivation
+    | LoadSlice
+    | DropSlice
+    | LoadVocabulary
+    | DropVocabulary
+    | Compute
+    | ShareCache
+    | FreeCache
+    | WakeAt
+    | Note
 )
