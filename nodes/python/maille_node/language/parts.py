@@ -42,7 +42,7 @@ class Joiner:
             Unjoinable: the part does not follow, or the whole has another size; nothing is kept.
         """
         if activation.parts == 1:
-            self.clear()
+            # What is unfinished stays: a stray message must not cost an honest sender its parts.
             if len(activation.data) != expected_bytes:
                 raise Unjoinable(f"{len(activation.data)} bytes instead of {expected_bytes}")
             return activation.data

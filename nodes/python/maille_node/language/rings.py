@@ -240,9 +240,12 @@ class Rings:
         for session in held.sessions.values():
             self.sender.resend(pipeline, held, session, now_ms)
         while held.running is None:
-            chosen = held.next_session(now_ms)
-            step = None if chosen is None else chosen.take()
-            if chosen is None or step is None:
+            chosen = held.turns.choose(held.sessions.values(), now_ms)
+            if chosen is None:
+                break
+            most = held.turns.step_positions(chosen, facts, len(pipeline.route), now_ms)
+            step = chosen.take(most)
+            if step is None:
                 break
             self._begin(pipeline, held, facts, chosen, step, now_ms)
             self.sender.resend(pipeline, held, chosen, now_ms)
@@ -288,10 +291,8 @@ class Rings:
             session.history.cut(step.position)
             session.length = step.position
         self._jobs += 1
-        held.running = Running(self._jobs, session, step)
+        held.running = Running(self._jobs, session, step, now_ms)
         self._running[self._jobs] = (pipeline, held)
-        if not step.decode:
-            held.prefill_ms = now_ms
         self._actions.append(
             events.Compute(
                 self._jobs,
@@ -329,6 +330,7 @@ class Rings:
             return
         held.running = None
         session, step = running.session, running.step
+        held.turns.ended(session, step, running.began_ms, now_ms)
         if not session.closed:
             if event.code is not ErrorCode.NONE:
                 self._not_computed(held, session, step, event)

@@ -26,7 +26,6 @@ from maille_node.language.grammars import Grammars
 from maille_node.language.pages import forget_pages
 from maille_node.language.probe import probe_kernels
 from maille_node.language.sampling import sample
-from maille_node.language.sessions import STEP_POSITIONS
 from maille_node.language.slice_errors import ActivationRefused, SliceUnusable
 from maille_node.language.stage import KeyValueCache, Stage, Unchecked
 from maille_node.language.stage_events import Compute, Computed, ShareCache, SliceFacts
@@ -38,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _DECODE_STEPS = 9
 _PREFILL_STEPS = 3
+_PREFILL_POSITIONS = 32
 _WARM_UP = 3
 _MOST_MEASURED = 256
 
@@ -100,8 +100,8 @@ def load_slice(path: Path, *, threads: int = 1, measured: SliceFacts | None = No
 def _measure(stage: Stage) -> tuple[int, int]:
     """Microseconds of one token alone (median), and of one token of a prefill step (median)."""
     info = stage.info
-    room = min(info.context_length, STEP_POSITIONS + _WARM_UP + _DECODE_STEPS)
-    step = min(STEP_POSITIONS, room)
+    room = min(info.context_length, _PREFILL_POSITIONS + _WARM_UP + _DECODE_STEPS)
+    step = min(_PREFILL_POSITIONS, room)
     rows: Unchecked
     if info.with_embedding:
         rows = np.arange(step, dtype=np.int64) % info.vocabulary_size

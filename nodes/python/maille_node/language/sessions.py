@@ -8,17 +8,11 @@ from maille_node.language.choosing import Answer
 from maille_node.language.history import History
 from maille_node.language.parts import Joiner
 from maille_node.language.stage_events import SliceFacts
+from maille_node.language.turns import Turns
 from maille_protocol import ActivationFlag, Reference, SessionOrder
-
-STEP_POSITIONS = 32
-"""Positions of one prefill step: so long it holds up the decoding of other sessions."""
 
 MAX_ACTIVATION_POSITIONS = 256
 """More are not taken in one activation."""
-
-PREFILL_WAIT_MS = 80.0
-"""A prefill step that has waited so long goes before decoding, or a full stage would never come
-to it."""
 
 _QUEUE_SLACK_BYTES = 1 << 20
 _VALUE_BYTES = 4
@@ -50,6 +44,11 @@ class Work:
     def decode(self) -> bool:
         """Whether somebody waits for the token that comes of it."""
         return self.count == 1 and not self.replay
+
+    @property
+    def samples(self) -> bool:
+        """Whether it ends with a token that is chosen."""
+        return bool(self.flags & ActivationFlag.SAMPLE) and not self.replay
 
     def cut(self, count: int) -> "tuple[Work, Work | None]":
         """The first `count` positions, and the rest if there is one; only the rest samples."""
@@ -113,12 +112,18 @@ class Session:
         self.queued_bytes += len(work.data)
         return True
 
-    def take(self) -> Work | None:
-        """The next step of the work at the head."""
+    @property
+    def next_work(self) -> Work | None:
+        """The work at the head; None if there is none, or history is sent first."""
         head = self.queue[0] if self.queue else None
-        if not isinstance(head, Work):
+        return head if isinstance(head, Work) else None
+
+    def take(self, most: int) -> Work | None:
+        """The next step of the work at the head, of so many positions at most."""
+        head = self.next_work
+        if head is None:
             return None
-        step, rest = head.cut(STEP_POSITIONS)
+        step, rest = head.cut(most)
         if rest is None:
             self.queue.popleft()
         else:
@@ -142,6 +147,7 @@ class Running:
     job: int
     session: Session
     step: Work
+    began_ms: float
 
 
 @dataclass(slots=True, eq=False)
@@ -159,8 +165,7 @@ class HeldStage:
     kept: OrderedDict[int, Session] = field(default_factory=OrderedDict)
     """Those that are over and whose caches others may begin with, the longest unused first."""
     running: Running | None = None
-    prefill_ms: float = 0.0
-    """When the last prefill step began."""
+    turns: Turns = field(default_factory=Turns)
 
     def row_bytes(self, facts: SliceFacts) -> int:
         """Of one position as it comes in."""
@@ -190,35 +195,3 @@ class HeldStage:
             return 0
         filled = sum(self.session_bytes(facts, found.length) for found in self.sessions.values())
         return filled + self.kept_bytes(facts)
-
-    def next_session(self, now_ms: float) -> Session | None:
-        """Whose step comes next: decoding first, then the oldest; but prefill never starves."""
-        best: Session | None = None
-        best_key = (True, 0)
-        waiting_ms = now_ms
-        for session in self.sessions.values():
-            head = session.queue[0] if session.queue else None
-            if not isinstance(head, Work):
-                continue
-            if not head.decode:
-                waiting_ms = min(waiting_ms, max(head.since_ms, self.prefill_ms))
-            key = (not head.decode, head.order)
-            if best is None or key < best_key:
-                best, best_key = session, key
-        if best is None or best_key[0] or now_ms - waiting_ms < PREFILL_WAIT_MS:
-            return best
-        return min(
-            (
-                session
-                for session in self.sessions.values()
-                if session.queue
-                and isinstance(session.queue[0], Work)
-                and not session.queue[0].decode
-            ),
-            key=_order,
-        )
-
-
-def _order(session: Session) -> int:
-    head = session.queue[0]
-    return head.order if isinstance(head, Work) else 0
