@@ -1,0 +1,578 @@
+"""The gateway's end of the serial link: decides what to write, delivers what arrived, and when.
+
+DOWN --port opened--> SEEKING --HELLO--> OPENING --answer--> OPEN
+                         ^                  |                  |
+                         +---- silence, changed speed, leave --+     (HELLO: back to OPENING)
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from maille_protocol.errors import UsageError, WireError
+from maille_protocol.serial import events
+from maille_protocol.serial.events import Action, CloseReason, Event
+from maille_protocol.serial.flight import Flight
+from maille_protocol.serial.frames import (
+    BoardFrame,
+    Hello,
+    HostFrame,
+    Kind,
+    Open,
+    hello_problem,
+    parse_board_frame,
+    parse_hello,
+)
+from maille_protocol.serial.framing import Damaged, FrameReader
+from maille_protocol.serial.limits import (
+    BAUDS,
+    BOARD_BUSY_MS,
+    BOARD_SILENT_MS,
+    CRC_BYTES,
+    FRAMING_BYTES,
+    HOST_HEADER_BYTES,
+    HOST_HELLO_MS,
+    HOST_STATUS_MS,
+    MAX_FRAME_BYTES,
+    MIN_WINDOW_BYTES,
+    OPEN_REPEAT_MS,
+    RATE_GARBAGE_BYTES,
+    RATE_GARBAGE_MS,
+    STATUS_FRAME_BYTES,
+)
+from maille_protocol.serial.rate import RateTalk, Step
+from maille_protocol.serial.segments import Receiver, Sender
+
+_OVERHEAD_BYTES = HOST_HEADER_BYTES + CRC_BYTES + FRAMING_BYTES
+_OPENING_MS = 1000
+_FIRST_PROBE_MS = (20.0, 200.0)
+_NAK_SPACING_MS = 15
+_LOSSES_BEFORE_SHRINKING = 4
+_QUALITY_FRAMES = 64
+_QUALITY_BAD = 8
+_FAILURES_OF_A_RATE = 3
+
+
+class Phase(Enum):
+    """Where the link stands."""
+
+    DOWN = auto()
+    SEEKING = auto()
+    OPENING = auto()
+    OPEN = auto()
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened on one line, for metrics; only ever rises."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    sent_frames: int = 0
+    good_frames: int = 0
+    bad_frames: int = 0
+    bad_bytes: int = 0
+    repeated_frames: int = 0
+    sessions: int = 0
+    resets_of_board: int = 0
+    messages_sent: int = 0
+    messages_received: int = 0
+    messages_lost: int = 0
+
+
+class HostLink:
+    """One board's link. See `events` for what goes in and out."""
+
+    def __init__(
+        self, schema: bytes, random32: Callable[[], int], *, highest_rate: int = len(BAUDS) - 1
+    ) -> None:
+        """Make the link.
+
+        Args:
+            schema: of the board messages that this program speaks, 4 bytes.
+            random32: gives 32 random bits.
+            highest_rate: what to go up to where board and line allow it.
+        """
+        self.phase = Phase.DOWN
+        self.hello: Hello | None = None
+        """Of the board that is there, or was last."""
+        self.counters = Counters()
+        self.rate = 0
+        self.round_trip_ms = 0.0
+        """Smoothed; 0: not measured yet."""
+        self.window_bytes = MIN_WINDOW_BYTES
+        self._schema = schema
+        self._random32 = random32
+        self._highest_rate = highest_rate
+        self._session = random32() % 255
+        self._nonce = 0
+        self._tag = 0
+        self._credit = MIN_WINDOW_BYTES
+        self._flight = Flight()
+        self._reader = FrameReader()
+        self._sender = Sender()
+        self._receiver = Receiver()
+        self._rate_talk = RateTalk()
+        self._rate_failures = [0] * len(BAUDS)
+        self._lower_wanted = False
+        self._quality: deque[bool] = deque(maxlen=_QUALITY_FRAMES)
+        self._unfit_boot = 0
+        self._actions: list[Action] = []
+        self._last_heard_ms = 0.0
+        self._last_sent_ms = 0.0
+        self._garbage_bytes = 0
+        self._trouble = True
+        self._ack_wanted = False
+        self._nak_wanted = False
+        self._nak_at_ms = 0.0
+        self._seek_at_ms: float | None = None
+        self._opening_until_ms = 0.0
+        self._probe_at_ms: float | None = None
+        self._probe_wait_ms = _FIRST_PROBE_MS[1]
+        self._timed_tag = 0
+        self._timed_ms = 0.0
+
+    @property
+    def credit_bytes(self) -> int:
+        """What the board offered last; 0: it is busy."""
+        return self._credit
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """What may be in the board's receive buffer or on its way there."""
+        return self._flight.size_bytes
+
+    @property
+    def waiting_messages(self) -> int:
+        """Messages that are not acknowledged yet."""
+        return self._sender.waiting + sum(segment.last for segment in self._sender.under_way)
+
+    def handle(self, event: Event, now_ms: float) -> list[Action]:
+        """What to do because of `event`.
+
+        Raises:
+            UsageError: a message that this board cannot take, or an event of the other end.
+        """
+        self._actions = []
+        match event:
+            case events.BytesReceived(data):
+                self._bytes(data, now_ms)
+            case events.Send(token, message):
+                self._send(token, message)
+            case events.PortOpened(empty):
+                self._port_opened(now_ms, empty=empty)
+            case events.Leave():
+                self._leave_session(CloseReason.HOST_LEFT, now_ms)
+                self.phase = Phase.DOWN
+            case events.Tick():
+                pass
+            case events.SetBusy():
+                raise UsageError("only a board is busy")
+        self._expire(now_ms)
+        self._pump(now_ms)
+        wake = self._wake_ms(now_ms)
+        if wake is not None:
+            self._actions.append(events.WakeAt(wake))
+        return self._actions
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _port_opened(self, now_ms: float, *, empty: bool) -> None:
+        self._end(CloseReason.PORT, now_ms)
+        self.rate = 0
+        self._reader.clear()
+        self._unfit_boot = 0
+        if empty:
+            self._flight.clear()
+        self.phase = Phase.SEEKING
+        self._seek_at_ms = now_ms
+
+    def _send(self, token: int, message: bytes) -> None:
+        if self.phase is not Phase.OPEN or self.hello is None:
+            self._actions.append(events.Lost(token, never_sent=True))
+            self.counters.messages_lost += 1
+            return
+        if len(message) > self.hello.max_message_bytes:
+            raise UsageError(
+                f"a message of {len(message)} bytes, the board takes {self.hello.max_message_bytes}"
+            )
+        self._sender.push(token, message)
+
+    def _leave_session(self, reason: CloseReason, now_ms: float) -> None:
+        if self.phase is Phase.OPEN and self._room(STATUS_FRAME_BYTES):
+            self._write(Kind.CLOSE, now_ms)
+        self._end(reason, now_ms)
+
+    def _bytes(self, data: bytes, now_ms: float) -> None:
+        self.counters.received_bytes += len(data)
+        for item in self._reader.feed(data):
+            if isinstance(item, Damaged):
+                self._bad(item.size_bytes)
+                continue
+            try:
+                frame = parse_board_frame(item)
+            except WireError:
+                self._bad(len(item))
+                continue
+            self._frame(frame, now_ms)
+
+    def _bad(self, size_bytes: int) -> None:
+        self.counters.bad_frames += 1
+        self.counters.bad_bytes += size_bytes
+        self._garbage_bytes += size_bytes
+        self._nak_wanted = self._trouble = True
+        self._quality.append(False)
+
+    def _frame(self, frame: BoardFrame, now_ms: float) -> None:
+        own = self.phase in {Phase.OPENING, Phase.OPEN} and frame.session == self._session
+        if own and not self._sender.acknowledges(frame.ack):
+            self._bad(STATUS_FRAME_BYTES)
+            return
+        self.counters.good_frames += 1
+        self._evidence(frame, now_ms)
+        if frame.kind is Kind.HELLO:
+            self._heard_hello(parse_hello(frame.payload), now_ms)
+        elif own:
+            self._last_heard_ms, self._garbage_bytes = now_ms, 0
+            self._quality.append(True)
+            if self.phase is Phase.OPENING:
+                self._opened(now_ms)
+            self._own_frame(frame, now_ms)
+
+    def _evidence(self, frame: BoardFrame, now_ms: float) -> None:
+        self._flight.seen(frame.seen)
+        self._credit = frame.credit
+        if frame.credit:
+            self._flight.heard(now_ms)
+        if frame.seen and frame.seen == self._timed_tag:
+            sample = now_ms - self._timed_ms
+            old = self.round_trip_ms
+            self.round_trip_ms = sample if old == 0 else old + (sample - old) / 8
+        if self._timed_tag and not self._flight.holds(self._timed_tag):
+            self._timed_tag = 0
+
+    def _heard_hello(self, hello: Hello, now_ms: float) -> None:
+        if self.phase is Phase.DOWN:
+            return
+        known = self.hello is not None and self.hello.boot == hello.boot
+        if not known and self.hello is not None:
+            self.counters.resets_of_board += 1
+            # What looked like a speed that does not work was the reset.
+            self._rate_failures = [0] * len(BAUDS)
+        if self.phase is Phase.OPEN:
+            self._end(CloseReason.BOARD_LEFT if known else CloseReason.BOARD_RESET, now_ms)
+        elif self.phase is Phase.OPENING and known:
+            return
+        self._greet(hello, now_ms)
+
+    def _greet(self, hello: Hello, now_ms: float) -> None:
+        self.hello = hello
+        problem = hello_problem(hello, self._schema)
+        if problem:
+            self.phase, self._seek_at_ms = Phase.SEEKING, None
+            if hello.boot != self._unfit_boot:
+                self._unfit_boot = hello.boot
+                self._actions.append(events.Unfit(hello, problem))
+            return
+        self._unfit_boot = 0
+        self.window_bytes = hello.window_bytes
+        self._session = self._session % 255 + 1
+        self._nonce = self._random32()
+        self.phase = Phase.OPENING
+        self._seek_at_ms = now_ms
+        self._opening_until_ms = now_ms + _OPENING_MS
+
+    def _opened(self, now_ms: float) -> None:
+        assert self.hello is not None
+        self.phase = Phase.OPEN
+        self.counters.sessions += 1
+        self._sender.abandon()
+        self._receiver.clear()
+        self._ack_wanted = self._nak_wanted = self._lower_wanted = False
+        self._probe_at_ms = None
+        self._probe_wait_ms = self._first_probe_ms()
+        self._quality.clear()
+        self._actions.append(events.Opened(self._session, self.hello))
+        self._rate_talk.start(self.hello, self.rate, self._highest_rate, now_ms)
+
+    def _own_frame(self, frame: BoardFrame, now_ms: float) -> None:
+        self._rate_talk.heard()
+        self._acknowledged(frame.ack, now_ms)
+        if frame.asks and self._sender.under_way and self._probe_at_ms is not None:
+            self._probe_at_ms = min(self._probe_at_ms, now_ms)
+        base = self._sender.under_way[0] if self._sender.under_way else None
+        if base is not None and base.tag and not self._flight.holds(base.tag):
+            self._lost_on_the_way(now_ms)
+        if frame.kind is Kind.RATE:
+            rate, agreed = frame.payload
+            if self._rate_talk.answered(rate, agreed == 1, now_ms):
+                self._set_rate(rate)
+        elif frame.kind is Kind.DATA:
+            self._ack_wanted = True
+            try:
+                message = self._receiver.take(
+                    frame.seq, frame.payload, first=frame.first, last=frame.last
+                )
+            except WireError:
+                self._leave_session(CloseReason.DISORDER, now_ms)
+                return
+            if message is not None:
+                self.counters.messages_received += 1
+                self._actions.append(events.Received(message))
+
+    def _acknowledged(self, ack: int, now_ms: float) -> None:
+        before = len(self._sender.under_way)
+        for token in self._sender.acknowledge(ack):
+            self.counters.messages_sent += 1
+            self._actions.append(events.Delivered(token))
+        if len(self._sender.under_way) < before:
+            self._probe_wait_ms = self._first_probe_ms()
+            self._probe_at_ms = now_ms + self._probe_wait_ms if self._sender.under_way else None
+
+    def _lost_on_the_way(self, now_ms: float) -> None:
+        base = self._sender.under_way[0]
+        base.losses += 1
+        self._quality.append(False)
+        self._trouble = True
+        if base.losses >= _LOSSES_BEFORE_SHRINKING and self._flight.size_bytes == 0:
+            self._shrink_window()
+        self._sender.rewind()
+        self._probe_at_ms = now_ms + self._probe_wait_ms
+
+    def _shrink_window(self) -> None:
+        smaller = max(MIN_WINDOW_BYTES, self.window_bytes // 2)
+        if smaller < self.window_bytes:
+            self._actions.append(
+                events.Note(
+                    f"frames do not arrive although the board tells of a receive buffer of "
+                    f"{self.window_bytes} bytes: going on as if it held {smaller}. If this happens "
+                    f"often, correct the window in the sketch or use a shorter cable"
+                )
+            )
+            self.window_bytes = smaller
+            self._sender.recut(self._payload_limit())
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _expire(self, now_ms: float) -> None:
+        if self.phase is Phase.OPENING and now_ms >= self._opening_until_ms:
+            self._seek(now_ms)
+        if self.phase is not Phase.OPEN or self._rate_talk.active:
+            return
+        if now_ms >= self._last_heard_ms + self._patience_ms():
+            self._blame_rate()
+            self._end(CloseReason.SILENCE, now_ms)
+        elif self._speed_changed() and now_ms >= self._last_heard_ms + RATE_GARBAGE_MS:
+            self._blame_rate()
+            self._end(CloseReason.SPEED, now_ms)
+
+    def _patience_ms(self) -> float:
+        return BOARD_SILENT_MS if self._credit else BOARD_BUSY_MS
+
+    def _speed_changed(self) -> bool:
+        garbage = self._garbage_bytes + self._reader.pending_bytes
+        return self.rate != 0 and garbage >= RATE_GARBAGE_BYTES
+
+    def _blame_rate(self) -> None:
+        if self.rate == 0:
+            return
+        self._rate_failures[self.rate] += 1
+        if self._rate_failures[self.rate] >= _FAILURES_OF_A_RATE:
+            self._highest_rate = min(self._highest_rate, self.rate - 1)
+
+    def _end(self, reason: CloseReason, now_ms: float) -> None:
+        if self.phase is Phase.OPEN:
+            lost = self._sender.abandon()
+            self.counters.messages_lost += len(lost)
+            self._actions += lost
+            self._actions.append(events.Closed(reason))
+            self._rate_talk.stop()
+            if self.rate != 0:
+                self._set_rate(0)
+        self._seek(now_ms)
+
+    def _seek(self, now_ms: float) -> None:
+        self.phase = Phase.SEEKING
+        self.window_bytes = MIN_WINDOW_BYTES
+        # What was said before may have been said by a board that is there no more.
+        self._credit = MIN_WINDOW_BYTES
+        self._seek_at_ms = now_ms
+        self._probe_at_ms = None
+        self._trouble = True
+
+    def _set_rate(self, rate: int) -> None:
+        self.rate = rate
+        self._reader.clear()
+        self._garbage_bytes = 0
+        self._actions.append(events.SetRate(rate))
+
+    def _wake_ms(self, now_ms: float) -> float | None:
+        times: list[float] = []
+        if self.phase is Phase.OPEN and not self._rate_talk.active:
+            times.append(self._last_heard_ms + self._patience_ms())
+            if self._speed_changed():
+                times.append(self._last_heard_ms + RATE_GARBAGE_MS)
+            if self._room(STATUS_FRAME_BYTES):
+                times.append(self._last_sent_ms + HOST_STATUS_MS)
+                if self._probe_at_ms is not None:
+                    times.append(self._probe_at_ms)
+                if self._nak_wanted:
+                    times.append(self._nak_at_ms)
+        elif self.phase is Phase.OPEN:
+            talk = self._rate_talk.wake_ms()
+            if talk is not None:
+                times.append(talk)
+        elif self.phase in {Phase.SEEKING, Phase.OPENING}:
+            if self.phase is Phase.OPENING:
+                times.append(self._opening_until_ms)
+            if self._seek_at_ms is not None and self._seek_at_ms > now_ms:
+                times.append(self._seek_at_ms)
+        return min(times) if times else None
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def _pump(self, now_ms: float) -> None:
+        match self.phase:
+            case Phase.SEEKING:
+                self._pump_seeking(now_ms)
+            case Phase.OPENING:
+                self._pump_opening(now_ms)
+            case Phase.OPEN:
+                self._pump_open(now_ms)
+            case Phase.DOWN:
+                pass
+
+    def _pump_seeking(self, now_ms: float) -> None:
+        if self._seek_at_ms is not None and now_ms >= self._seek_at_ms:
+            if self._room(STATUS_FRAME_BYTES):
+                self._write(Kind.HELLO, now_ms)
+            self._seek_at_ms = now_ms + HOST_HELLO_MS
+
+    def _pump_opening(self, now_ms: float) -> None:
+        assert self.hello is not None
+        assert self._seek_at_ms is not None
+        if now_ms >= self._seek_at_ms:
+            payload = Open(self.hello.boot, self._nonce).encode()
+            if self._room(_OVERHEAD_BYTES + len(payload)):
+                self._write(Kind.OPEN, now_ms, payload)
+            self._seek_at_ms = now_ms + OPEN_REPEAT_MS
+
+    def _pump_open(self, now_ms: float) -> None:
+        self._pump_rate(now_ms)
+        if self._rate_talk.active or self.phase is not Phase.OPEN:
+            return
+        if not self._lower_wanted:
+            self._pump_data(now_ms)
+        elif not self._sender.under_way:
+            self._lower_wanted = False
+            self._highest_rate = max(0, self.rate - 1)
+            assert self.hello is not None
+            self._rate_talk.start(self.hello, self.rate, self._highest_rate, now_ms)
+            self._pump_rate(now_ms)
+            return
+        self._watch_quality()
+        if not self._room(STATUS_FRAME_BYTES):
+            return
+        if self._probe_at_ms is not None and now_ms >= self._probe_at_ms and self._credit:
+            self._probe_wait_ms = min(2 * self._probe_wait_ms, _FIRST_PROBE_MS[1])
+            self._probe_at_ms = now_ms + self._probe_wait_ms
+            self._write(Kind.STATUS, now_ms, asks=True)
+        elif self._nak_wanted and now_ms >= self._nak_at_ms:
+            self._nak_at_ms = now_ms + _NAK_SPACING_MS
+            self._write(Kind.STATUS, now_ms, asks=True)
+        elif self._ack_wanted:
+            self._write(Kind.STATUS, now_ms)
+        elif now_ms >= self._last_sent_ms + HOST_STATUS_MS:
+            self._write(Kind.STATUS, now_ms, asks=True)
+
+    def _pump_rate(self, now_ms: float) -> None:
+        while (step := self._rate_talk.step(now_ms)) is not Step.NOTHING:
+            if step is Step.GO_BACK:
+                self._set_rate(0)
+                self._last_heard_ms = now_ms
+            elif step is Step.ASK and self._room(_OVERHEAD_BYTES + 1):
+                self._write(Kind.RATE, now_ms, bytes([self._rate_talk.rate]))
+            elif step is Step.PROBE and self._room(STATUS_FRAME_BYTES):
+                self._write(Kind.STATUS, now_ms, asks=True)
+            if not self._rate_talk.active:
+                self._last_heard_ms = now_ms
+
+    def _pump_data(self, now_ms: float) -> None:
+        while (size := self._sender.peek(self._payload_limit())) is not None:
+            if not self._room(_OVERHEAD_BYTES + size + STATUS_FRAME_BYTES):
+                return
+            segment = self._sender.take(self._payload_limit())
+            if segment.tag:
+                self.counters.repeated_frames += 1
+            self._write(
+                Kind.DATA,
+                now_ms,
+                segment.payload,
+                seq=segment.seq,
+                first=segment.first,
+                last=segment.last,
+            )
+            segment.tag, segment.sent_ms = self._tag, now_ms
+            if self._probe_at_ms is None:
+                self._probe_at_ms = now_ms + self._probe_wait_ms
+
+    def _watch_quality(self) -> None:
+        bad = sum(not good for good in self._quality)
+        if self.rate and bad > _QUALITY_BAD and not self._lower_wanted:
+            self._lower_wanted = True
+            self._quality.clear()
+            self._actions.append(
+                events.Note(f"{bad} of {_QUALITY_FRAMES} frames were bad: going to a lower speed")
+            )
+
+    def _payload_limit(self) -> int:
+        frame_bytes = min(MAX_FRAME_BYTES, self.window_bytes - STATUS_FRAME_BYTES)
+        return frame_bytes - _OVERHEAD_BYTES
+
+    def _first_probe_ms(self) -> float:
+        low, high = _FIRST_PROBE_MS
+        if self.round_trip_ms == 0:
+            return high
+        return min(high, max(low, 2 * self.round_trip_ms + 10))
+
+    def _room(self, size_bytes: int) -> bool:
+        return size_bytes + self._flight.size_bytes <= min(self.window_bytes, self._credit)
+
+    def _write(
+        self,
+        kind: Kind,
+        now_ms: float,
+        payload: bytes = b"",
+        *,
+        seq: int | None = None,
+        first: bool = False,
+        last: bool = False,
+        asks: bool = False,
+    ) -> None:
+        self._tag = self._tag % 255 + 1
+        frame = HostFrame(
+            kind,
+            0 if kind is Kind.HELLO else self._session,
+            seq=self._sender.next_seq if seq is None else seq,
+            ack=self._receiver.expected,
+            tag=self._tag,
+            payload=payload,
+            first=first,
+            last=last,
+            asks=asks,
+        )
+        wire = frame.encode()
+        if self._trouble and self._room(len(wire) + 1):
+            wire = b"\0" + wire
+            self._trouble = False
+        self._flight.wrote(self._tag, len(wire), self.rate, now_ms)
+        self._actions.append(events.Write(wire))
+        self._last_sent_ms = now_ms
+        self._ack_wanted = False
+        if asks:
+            self._nak_wanted = False
+        if self._timed_tag == 0 and (asks or kind is Kind.DATA):
+            self._timed_tag, self._timed_ms = self._tag, now_ms
+        self.counters.sent_frames += 1
+        self.counters.sent_bytes += len(wire)
