@@ -1,6 +1,6 @@
 """The board's end of the serial link; `nodes/arduino/src/link.cpp` is its twin in C++.
 
-NO SESSION --OPEN--> SESSION --HELLO, CLOSE, silence, changed speed, disorder--> NO SESSION
+OPEN begins a session; HELLO, CLOSE, silence, a changed speed and disorder end it.
 """
 
 from maille_protocol.errors import UsageError, WireError
@@ -40,8 +40,9 @@ _PAYLOAD_LIMIT = MAX_BODY_BYTES - BOARD_HEADER_BYTES - CRC_BYTES
 class BoardLink:
     """The link of one start of a board. See `events` for what goes in and out.
 
-    `PortOpened` is the start. Between `SetBusy(True)` and `SetBusy(False)` bytes are to be left in
-    the receive buffer.
+    `PortOpened` is the start. `BytesReceived` must bring everything that the receive buffer holds.
+    Between `SetBusy(True)` and `SetBusy(False)` bytes may be left in it, but are to be taken before the
+    latter: a credit above 0 says that the buffer is empty.
     """
 
     def __init__(self, hello: Hello) -> None:

@@ -1,14 +1,14 @@
 """The gateway's end of the serial link: decides what to write, delivers what arrived, and when.
 
-DOWN --port opened--> SEEKING --HELLO--> OPENING --answer--> OPEN
-                         ^                  |                  |
-                         +---- silence, changed speed, leave --+     (HELLO: back to OPENING)
+Phases: DOWN, until the port is opened; SEEKING, until a HELLO comes; OPENING, until OPEN is answered;
+OPEN. A HELLO leads back to OPENING; silence, disorder and a changed speed to SEEKING.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from math import inf
 
 from maille_protocol.errors import UsageError, WireError
 from maille_protocol.serial import events
@@ -46,6 +46,7 @@ from maille_protocol.serial.segments import Receiver, Sender
 
 _OVERHEAD_BYTES = HOST_HEADER_BYTES + CRC_BYTES + FRAMING_BYTES
 _OPENING_MS = 1000
+_NO_HELLO = Hello(0, 0, MIN_WINDOW_BYTES, MIN_WINDOW_BYTES, b"", 0)
 _FIRST_PROBE_MS = (20.0, 200.0)
 _NAK_SPACING_MS = 15
 _LOSSES_BEFORE_SHRINKING = 4
@@ -95,8 +96,6 @@ class HostLink:
             highest_rate: what to go up to where board and line allow it.
         """
         self.phase = Phase.DOWN
-        self.hello: Hello | None = None
-        """Of the board that is there, or was last."""
         self.counters = Counters()
         self.rate = 0
         self.round_trip_ms = 0.0
@@ -105,6 +104,7 @@ class HostLink:
         self._schema = schema
         self._random32 = random32
         self._highest_rate = highest_rate
+        self._hello = _NO_HELLO
         self._session = random32() % 255
         self._nonce = 0
         self._tag = 0
@@ -126,12 +126,17 @@ class HostLink:
         self._ack_wanted = False
         self._nak_wanted = False
         self._nak_at_ms = 0.0
-        self._seek_at_ms: float | None = None
+        self._seek_at_ms = inf
         self._opening_until_ms = 0.0
         self._probe_at_ms: float | None = None
         self._probe_wait_ms = _FIRST_PROBE_MS[1]
         self._timed_tag = 0
         self._timed_ms = 0.0
+
+    @property
+    def hello(self) -> Hello | None:
+        """Of the board that is there, or was last."""
+        return None if self._hello is _NO_HELLO else self._hello
 
     @property
     def credit_bytes(self) -> int:
@@ -189,13 +194,14 @@ class HostLink:
         self._seek_at_ms = now_ms
 
     def _send(self, token: int, message: bytes) -> None:
-        if self.phase is not Phase.OPEN or self.hello is None:
+        if self.phase is not Phase.OPEN:
             self._actions.append(events.Lost(token, never_sent=True))
             self.counters.messages_lost += 1
             return
-        if len(message) > self.hello.max_message_bytes:
+        if len(message) > self._hello.max_message_bytes:
             raise UsageError(
-                f"a message of {len(message)} bytes, the board takes {self.hello.max_message_bytes}"
+                f"a message of {len(message)} bytes, this board takes "
+                f"{self._hello.max_message_bytes}"
             )
         self._sender.push(token, message)
 
@@ -255,8 +261,8 @@ class HostLink:
     def _heard_hello(self, hello: Hello, now_ms: float) -> None:
         if self.phase is Phase.DOWN:
             return
-        known = self.hello is not None and self.hello.boot == hello.boot
-        if not known and self.hello is not None:
+        known = self._hello.boot == hello.boot
+        if not known and self._hello is not _NO_HELLO:
             self.counters.resets_of_board += 1
             # What looked like a speed that does not work was the reset.
             self._rate_failures = [0] * len(BAUDS)
@@ -267,10 +273,10 @@ class HostLink:
         self._greet(hello, now_ms)
 
     def _greet(self, hello: Hello, now_ms: float) -> None:
-        self.hello = hello
+        self._hello = hello
         problem = hello_problem(hello, self._schema)
         if problem:
-            self.phase, self._seek_at_ms = Phase.SEEKING, None
+            self.phase, self._seek_at_ms = Phase.SEEKING, inf
             if hello.boot != self._unfit_boot:
                 self._unfit_boot = hello.boot
                 self._actions.append(events.Unfit(hello, problem))
@@ -284,7 +290,6 @@ class HostLink:
         self._opening_until_ms = now_ms + _OPENING_MS
 
     def _opened(self, now_ms: float) -> None:
-        assert self.hello is not None
         self.phase = Phase.OPEN
         self.counters.sessions += 1
         self._sender.abandon()
@@ -293,8 +298,8 @@ class HostLink:
         self._probe_at_ms = None
         self._probe_wait_ms = self._first_probe_ms()
         self._quality.clear()
-        self._actions.append(events.Opened(self._session, self.hello))
-        self._rate_talk.start(self.hello, self.rate, self._highest_rate, now_ms)
+        self._actions.append(events.Opened(self._session, self._hello))
+        self._rate_talk.start(self._hello, self.rate, self._highest_rate, now_ms)
 
     def _own_frame(self, frame: BoardFrame, now_ms: float) -> None:
         self._rate_talk.heard()
@@ -426,7 +431,7 @@ class HostLink:
         elif self.phase in {Phase.SEEKING, Phase.OPENING}:
             if self.phase is Phase.OPENING:
                 times.append(self._opening_until_ms)
-            if self._seek_at_ms is not None and self._seek_at_ms > now_ms:
+            if now_ms < self._seek_at_ms < inf:
                 times.append(self._seek_at_ms)
         return min(times) if times else None
 
@@ -444,16 +449,14 @@ class HostLink:
                 pass
 
     def _pump_seeking(self, now_ms: float) -> None:
-        if self._seek_at_ms is not None and now_ms >= self._seek_at_ms:
+        if now_ms >= self._seek_at_ms:
             if self._room(STATUS_FRAME_BYTES):
                 self._write(Kind.HELLO, now_ms)
             self._seek_at_ms = now_ms + HOST_HELLO_MS
 
     def _pump_opening(self, now_ms: float) -> None:
-        assert self.hello is not None
-        assert self._seek_at_ms is not None
         if now_ms >= self._seek_at_ms:
-            payload = Open(self.hello.boot, self._nonce).encode()
+            payload = Open(self._hello.boot, self._nonce).encode()
             if self._room(_OVERHEAD_BYTES + len(payload)):
                 self._write(Kind.OPEN, now_ms, payload)
             self._seek_at_ms = now_ms + OPEN_REPEAT_MS
@@ -467,8 +470,7 @@ class HostLink:
         elif not self._sender.under_way:
             self._lower_wanted = False
             self._highest_rate = max(0, self.rate - 1)
-            assert self.hello is not None
-            self._rate_talk.start(self.hello, self.rate, self._highest_rate, now_ms)
+            self._rate_talk.start(self._hello, self.rate, self._highest_rate, now_ms)
             self._pump_rate(now_ms)
             return
         self._watch_quality()
