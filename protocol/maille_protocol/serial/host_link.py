@@ -122,6 +122,7 @@ class HostLink:
         self._last_heard_ms = 0.0
         self._last_sent_ms = 0.0
         self._garbage_bytes = 0
+        self._bad_since_good = 0
         self._trouble = True
         self._ack_wanted = False
         self._nak_wanted = False
@@ -228,7 +229,7 @@ class HostLink:
         self.counters.bad_bytes += size_bytes
         self._garbage_bytes += size_bytes
         self._nak_wanted = self._trouble = True
-        self._quality.append(False)
+        self._bad_since_good += 1
 
     def _frame(self, frame: BoardFrame, now_ms: float) -> None:
         own = self.phase in {Phase.OPENING, Phase.OPEN} and frame.session == self._session
@@ -241,7 +242,9 @@ class HostLink:
             self._heard_hello(parse_hello(frame.payload), now_ms)
         elif own:
             self._last_heard_ms, self._garbage_bytes = now_ms, 0
-            self._quality.append(True)
+            # A burst of noise, or the garbage of a reset, is one event.
+            self._quality.extend([False] * min(2, self._bad_since_good) + [True])
+            self._bad_since_good = 0
             if self.phase is Phase.OPENING:
                 self._opened(now_ms)
             self._own_frame(frame, now_ms)
@@ -363,7 +366,7 @@ class HostLink:
     def _expire(self, now_ms: float) -> None:
         if self.phase is Phase.OPENING and now_ms >= self._opening_until_ms:
             self._seek(now_ms)
-        if self.phase is not Phase.OPEN or self._rate_talk.active:
+        if self.phase is not Phase.OPEN or self._rate_unsure:
             return
         if now_ms >= self._last_heard_ms + self._patience_ms():
             self._blame_rate()
@@ -371,6 +374,11 @@ class HostLink:
         elif self._speed_changed() and now_ms >= self._last_heard_ms + RATE_GARBAGE_MS:
             self._blame_rate()
             self._end(CloseReason.SPEED, now_ms)
+
+    @property
+    def _rate_unsure(self) -> bool:
+        """Whether silence and garbage are what an attempt at another speed brings with it."""
+        return self._rate_talk.trying or (self._rate_talk.asking and self.rate == 0)
 
     def _patience_ms(self) -> float:
         return BOARD_SILENT_MS if self._credit else BOARD_BUSY_MS
@@ -414,10 +422,11 @@ class HostLink:
 
     def _wake_ms(self, now_ms: float) -> float | None:
         times: list[float] = []
-        if self.phase is Phase.OPEN and not self._rate_talk.active:
+        if self.phase is Phase.OPEN and not self._rate_unsure:
             times.append(self._last_heard_ms + self._patience_ms())
             if self._speed_changed():
                 times.append(self._last_heard_ms + RATE_GARBAGE_MS)
+        if self.phase is Phase.OPEN and not self._rate_talk.active:
             if self._room(STATUS_FRAME_BYTES):
                 times.append(self._last_sent_ms + HOST_STATUS_MS)
                 if self._probe_at_ms is not None:
