@@ -3,7 +3,7 @@
 import heapq
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Protocol
@@ -20,7 +20,10 @@ _BOOT_WAIT_MS = 20.0
 class Board(Protocol):
     """A board's end of the link."""
 
-    session: int
+    @property
+    def session(self) -> int:
+        """0: none."""
+        ...
 
     def handle(self, event: events.Event, now_ms: float) -> list[events.Action]:
         """See `BoardLink`."""
@@ -120,6 +123,7 @@ class World:
         self.random = Random(seed)
         self.faults = faults or Faults()
         self.make_board = make_board
+        self.messages = messages
         self.window_bytes = window_bytes
         self.rates = rates
         self.now_ms = 0.0
@@ -142,6 +146,8 @@ class World:
         self.started_ms: float | None = None
         self.recoveries_ms: list[float] = []
         self.life = 0
+        self.ring_limit_bytes = window_bytes
+        self.change_hello: dict[str, object] = {}
         self.notes: list[str] = []
         self._host_wake_ms: float | None = None
         self._board_wake_ms: float | None = None
@@ -232,10 +238,21 @@ class World:
         hello = Hello(
             1, self.random.getrandbits(32) or 1, self.window_bytes, 200, SCHEMA, self.rates
         )
+        hello = replace(hello, **self.change_hello)  # type: ignore[arg-type]
         self.board = self.make_board(hello)
         self.board_rate = 0
         self.started_ms = self.now_ms
         self._board(events.PortOpened())
+
+    def restart_board(self) -> None:
+        """Start it again at once, for instance with another HELLO."""
+        self._empty_ring()
+        self._start_board()
+
+    def noise(self, data: bytes) -> None:
+        """Bytes that nobody sent arrive at both ends."""
+        self._arrive_at_host(data, self.host_rate)
+        self._arrive_at_board(data, 0, self.board_rate)
 
     def _reset_board(self) -> None:
         if self.started_ms is not None:
@@ -319,7 +336,7 @@ class World:
             data = self._garble(data, rate, self.board_rate)
         elif data:
             self.ring_sent += sent
-        room = self.window_bytes - len(self.ring)
+        room = self.ring_limit_bytes - len(self.ring)
         if self.ring_sent > self.window_bytes:
             self.overflows += 1
         self.ring += data[:room]
@@ -392,14 +409,9 @@ class World:
             assert not side.delivered & set(side.lost)
 
     def check_end(self) -> None:
-        """What must hold when all is done."""
+        """What must hold when all is done: everything arrived, whatever was lost on the way."""
         self.check()
-        for side, other in (
-            (self.host_side, self.board_side),
-            (self.board_side, self.host_side),
-        ):
-            assert not side.to_send
-            assert not side.tokens
-            assert {message for _, message in other.received} == {
-                *range(len({*(message for _, message in other.received)}))
-            } or True
+        assert self.finished, f"not finished after {self.now_ms} ms, the host is {self.host.phase}"
+        for other, first in ((self.board_side, 0), (self.host_side, 1000)):
+            arrived = {message for _, message in other.received}
+            assert arrived == {*range(first, first + self.messages)}

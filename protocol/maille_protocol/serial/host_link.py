@@ -474,9 +474,8 @@ class HostLink:
         self._pump_rate(now_ms)
         if self._rate_talk.active or self.phase is not Phase.OPEN:
             return
-        if not self._lower_wanted:
-            self._pump_data(now_ms)
-        elif not self._sender.under_way:
+        self._pump_data(now_ms)
+        if self._lower_wanted and not self._sender.under_way:
             self._lower_wanted = False
             self._highest_rate = max(0, self.rate - 1)
             self._rate_talk.start(self._hello, self.rate, self._highest_rate, now_ms)
@@ -511,6 +510,8 @@ class HostLink:
 
     def _pump_data(self, now_ms: float) -> None:
         while (size := self._sender.peek(self._payload_limit())) is not None:
+            if self._lower_wanted and not self._sender.repeating:
+                return
             if not self._room(_OVERHEAD_BYTES + size + STATUS_FRAME_BYTES):
                 return
             segment = self._sender.take(self._payload_limit())

@@ -54,6 +54,11 @@ class Sender:
         """Messages of which something is still to be sent for the first time."""
         return len(self._queue)
 
+    @property
+    def repeating(self) -> bool:
+        """Whether `take` gives a segment that was sent before."""
+        return self._resend_from < len(self.under_way)
+
     def push(self, token: int, message: bytes) -> None:
         """Queue a message.
 
@@ -68,7 +73,7 @@ class Sender:
 
     def peek(self, payload_limit: int) -> int | None:
         """Size of the payload that `take` would give, or None if there is nothing to send now."""
-        if self._resend_from < len(self.under_way):
+        if self.repeating:
             return len(self.under_way[self._resend_from].payload)
         if self._queue and len(self.under_way) < self._limit:
             head = self._queue[0]
@@ -77,7 +82,7 @@ class Sender:
 
     def take(self, payload_limit: int) -> Segment:
         """The segment to send now: one to be repeated, or a new one of at most that size."""
-        if self._resend_from < len(self.under_way):
+        if self.repeating:
             self._resend_from += 1
             return self.under_way[self._resend_from - 1]
         head = self._queue[0]
