@@ -49,6 +49,7 @@ class LocalMesh:
         self._node_options = tuple(node_options)
         self._coordinator_options = tuple(coordinator_options)
         self._children: dict[str, ChildProcess] = {}
+        self._arguments: dict[str, tuple[str, ...]] = {}
         self._environment: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
@@ -101,6 +102,12 @@ class LocalMesh:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._children[name].pid, signal.SIGKILL)
 
+    async def restart(self, name: str) -> None:
+        """Start a part again that was killed, as it was started first. Does not wait for it."""
+        child = self._children.pop(name)
+        await child.stop()
+        await self._start(name, *self._arguments[name])
+
     async def stop(self) -> None:
         """End everything, the last started first."""
         while self._children:
@@ -142,6 +149,7 @@ class LocalMesh:
         self.started_after_s = time.monotonic() - started_s
 
     async def _start(self, name: str, *arguments: str) -> ChildProcess:
+        self._arguments[name] = arguments
         child = await start_child(name, maille_command(*arguments), self._environment)
         self._children[name] = child
         return child

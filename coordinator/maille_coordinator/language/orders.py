@@ -90,6 +90,18 @@ def resend_order(session: Session, pipeline: Pipeline) -> SessionOrder:
     )
 
 
+def check_order(session: Session, pipeline: Pipeline, stage: int) -> SessionOrder:
+    """Have a stage say when its cache holds all known tokens but the last, which comes round."""
+    return SessionOrder(
+        SessionCommand.CHECK,
+        pipeline.number,
+        pipeline.layout,
+        session.handle,
+        stage,
+        position=max(1, session.length - 1),
+    )
+
+
 def inject_order(session: Session, pipeline: Pipeline) -> SessionOrder:
     """The last known token to stage 0: the ring goes on."""
     return SessionOrder(

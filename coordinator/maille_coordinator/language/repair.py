@@ -12,6 +12,7 @@ from maille_coordinator.language.orders import (
     MOST_TOKENS,
     bare_order,
     begin_order,
+    check_order,
     inject_order,
     open_orders,
     rebuild_orders,
@@ -19,7 +20,7 @@ from maille_coordinator.language.orders import (
     route,
 )
 from maille_coordinator.language.state import Pipeline, PipelineState, Session, World
-from maille_protocol import ErrorCode, SessionOrder, StageReport
+from maille_protocol import ErrorCode, SessionOrder, StageReport, StageState
 
 LEAST_DEADLINE_MS = 500.0
 _DEADLINE_TOKENS = 8.0
@@ -29,6 +30,7 @@ _PATIENCE = (1.0, 1.5, 2.0, 4.0, 8.0, 16.0)
 _PING_MS = 700.0
 _GRACE_MS = 150.0
 _MOST_ATTEMPTS = 9
+_FILL_AGAIN_MS = 1000.0
 _RELOAD_AFTER = 1
 _RELOAD_AFTER_STALLS = 4
 
@@ -49,6 +51,8 @@ class Repairs:
         """Makes sure that nodes have the stages that they are thought to have."""
         self.put_back: Callable[[Session], None]
         """Lets a session wait for room."""
+        self.caught_up: Callable[[Pipeline], None]
+        """Told that a shadow has all that one session needs."""
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -75,11 +79,15 @@ class Repairs:
         known = session.known()
         self._send(pipeline, 0, rebuild_orders(session, pipeline, known, 0, last))
         self._send(pipeline, 0, [inject_order(session, pipeline)])
+        for stage, slot in enumerate(pipeline.slots):
+            for node in slot.shadows:
+                self._await(session, pipeline, stage, node)
         self._repaired(session, len(known))
 
     def _open_all(self, session: Session, pipeline: Pipeline) -> None:
         """OPEN for all stages but the first of several; the last one first."""
         session.holds = [set(slot.routed) for slot in pipeline.slots]
+        session.behind.clear()
         for stage in reversed(range(len(pipeline.slots))):
             if stage or len(pipeline.slots) == 1:
                 self._send(pipeline, stage, open_orders(session, pipeline, stage))
@@ -137,8 +145,32 @@ class Repairs:
                 before = pipeline.slots[first - 1].primary
                 order = replay_order(session, pipeline, first - 1, position, until)
                 self._world.send(before, order)
+        for stage, slot in enumerate(pipeline.slots):
+            for node in slot.shadows:
+                if node not in session.holds[stage]:
+                    self._fill(session, pipeline, stage, node, 0)
         self._send(pipeline, 0, [inject_order(session, pipeline)])
         self._repaired(session, rebuilt + 1)
+
+    def _fill(
+        self, session: Session, pipeline: Pipeline, stage: int, node: str, position: int
+    ) -> None:
+        """Give a shadow what it lacks, while the ring goes on."""
+        if node not in session.holds[stage]:
+            for order in open_orders(session, pipeline, stage):
+                self._world.send(node, order)
+            session.holds[stage].add(node)
+        if stage == 0:
+            for order in rebuild_orders(session, pipeline, session.known(), position, 0):
+                self._world.send(node, order)
+        else:
+            before = pipeline.slots[stage - 1].primary
+            self._world.send(before, replay_order(session, pipeline, stage - 1, position, stage))
+        self._await(session, pipeline, stage, node)
+
+    def _await(self, session: Session, pipeline: Pipeline, stage: int, node: str) -> None:
+        session.behind[stage, node] = self._world.now_ms
+        self._world.send(node, check_order(session, pipeline, stage))
 
     def _repaired(self, session: Session, pending: int) -> None:
         session.pending = pending
@@ -213,18 +245,29 @@ class Repairs:
     # --- what stages report ----------------------------------------------------------------
 
     def reported(self, node: str, report: StageReport) -> None:
-        """A stage cannot go on with one session."""
+        """A stage cannot go on with one session, or has caught up with it."""
         session = self._world.handles.get(report.session)
         pipeline = None if session is None else session.pipeline
-        if session is None or pipeline is None or pipeline.number != report.pipeline:
+        if (
+            session is None
+            or pipeline is None
+            or pipeline.number != report.pipeline
+            or report.stage >= len(session.holds)
+        ):
             self._world.counters.strays += 1
             return
+        if report.state is StageState.HOLDING:
+            session.behind.pop((report.stage, node), None)
+            self.caught_up(pipeline)
+            return
+        if node in pipeline.slots[report.stage].shadows:
+            self._shadow_lacks(session, pipeline, node, report)
+            return
         if report.code is ErrorCode.UNKNOWN_SESSION:
-            if report.stage < len(session.holds):
-                session.holds[report.stage].discard(node)
+            session.holds[report.stage].discard(node)
             self.soon(session)
             return
-        if not report.stage < len(pipeline.slots) or node != pipeline.slots[report.stage].primary:
+        if node != pipeline.slots[report.stage].primary:
             self._world.counters.strays += 1
             return
         match report.code:
@@ -241,6 +284,23 @@ class Repairs:
             case _:
                 session.holds[report.stage].discard(node)
                 self.soon(session)
+
+    def _shadow_lacks(
+        self, session: Session, pipeline: Pipeline, node: str, report: StageReport
+    ) -> None:
+        """Nobody waits for a shadow: it is filled again, now and then."""
+        stage = report.stage
+        if report.code not in (ErrorCode.CACHE_GAP, ErrorCode.UNKNOWN_SESSION):
+            session.behind.setdefault((stage, node), self._world.now_ms)
+            return
+        since_ms = session.behind.get((stage, node))
+        if pipeline.state is not PipelineState.READY or not session.tokens:
+            session.behind.setdefault((stage, node), self._world.now_ms)
+        elif since_ms is None or self._world.now_ms - since_ms >= _FILL_AGAIN_MS:
+            gap = report.code is ErrorCode.CACHE_GAP
+            if not gap:
+                session.holds[stage].discard(node)
+            self._fill(session, pipeline, stage, node, report.length if gap else 0)
 
     def soon(self, session: Session) -> None:
         """Repair, but give a repair under way time to work: old messages may still come."""

@@ -406,6 +406,7 @@ class LanguageService:
             for name, value in asdict(self._core.counters).items()
         }
         counts["language_sessions_open"] = float(self._core.open_sessions)
+        counts["language_spares_missing"] = float(self._core.spares_missing)
         counts["language_pipelines"] = float(len(self._core.pipelines))
         return counts
 

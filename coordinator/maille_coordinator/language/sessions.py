@@ -37,6 +37,8 @@ class Sessions:
         self._closing: dict[int, list[tuple[str, SessionOrder]]] = {}
         self.checked: Callable[[Session, str, str], None]
         """Told how the first round of a new ring ended: the session, its finish, a text."""
+        self.token_came: Callable[[Pipeline], None]
+        """Told at the end of each token of somebody's generation."""
         self.freed: Callable[[Pipeline], None]
         """Told that a pipeline has one session less."""
 
@@ -266,6 +268,7 @@ class Sessions:
                 self._append(session, pipeline, token)
                 if self._finished(session):
                     return
+                self.token_came(pipeline)
 
     def _append(self, session: Session, pipeline: Pipeline, token: Token) -> None:
         world = self._world

@@ -29,6 +29,13 @@ class Spreader:
         self._asked: dict[int, tuple[str, str, int, int, float]] = {}
         """By nonce: model, node, first and last layer, until when it counts as under way."""
 
+    @property
+    def missing(self) -> int:
+        """Spare slices that are still to be fetched."""
+        live = self._world.pipelines
+        wanted = sum(len(wanted) for number, wanted in self._wanted.items() if number in live)
+        return wanted + len(self._asked)
+
     def spread(self, pipeline: Pipeline) -> None:
         """Have the next spare slice fetched, while nobody's generation is disturbed."""
         world = self._world

@@ -81,6 +81,8 @@ class Node:
     """Until when a model is not placed here, after it failed here."""
     leftovers: set[tuple[int, int]] = field(default_factory=set)
     """Stages of an earlier run of the coordinator, or of a time when it could not be told."""
+    spared_until_ms: float = 0.0
+    """Until then they stay: their slices may be those that are loaded next."""
 
 
 class ModelState(StrEnum):
@@ -200,6 +202,8 @@ class Pipeline:
     """Smoothed time from one token of a session to its next."""
     since_ms: float = 0.0
     check: "Session | None" = None
+    stuck: set[str] = field(default_factory=set)
+    """Nodes that want to leave and that nobody can replace, as people were told."""
 
     @property
     def used_tokens(self) -> int:
@@ -244,6 +248,8 @@ class Session:
     """Positions to compute before the next token comes."""
     gaps: dict[int, int] = field(default_factory=dict)
     """Stages that said they lack something, and from which position on."""
+    behind: dict[tuple[int, str], float] = field(default_factory=dict)
+    """Shadows, by stage and node, that have yet to say that they caught up, and since when."""
     resend_ms: float = -1e12
     written: int = 0
     rounds_ms: list[float] = field(default_factory=list)
