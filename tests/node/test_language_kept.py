@@ -8,6 +8,7 @@ from language_mesh import HIDDEN, PIPELINE, SESSION, Driver, facts_of, slice_of
 
 from maille_node.language import stage_events as events
 from maille_node.language.opening import EXPIRY_MS, KEPT_EXPIRY_MS
+from maille_node.language.sessions import STEP_POSITIONS
 from maille_protocol import (
     ActivationFlag,
     ErrorCode,
@@ -192,22 +193,23 @@ def test_a_session_without_positions_is_not_kept() -> None:
 def test_a_stage_says_when_it_has_caught_up() -> None:
     driver = middle()
     driver.open()
-    driver.order(SessionCommand.CHECK, position=40)
+    count = STEP_POSITIONS + 8
+    driver.order(SessionCommand.CHECK, position=count)
     assert not driver.reports()
-    driver.activation(0, count=40, flags=REPLAY, until=1)
+    driver.activation(0, count=count, flags=REPLAY, until=1)
     finish(driver)
     assert not driver.reports()
     finish(driver)
     (report,) = driver.reports()
     assert (report.state, report.stage, report.session, report.length) == (
         *(StageState.HOLDING, 1, SESSION),
-        40,
+        count,
     )
-    driver.activation(40)
+    driver.activation(count)
     finish(driver)
     assert not driver.reports()
-    driver.order(SessionCommand.CHECK, position=41)
-    assert [one.length for one in driver.reports()] == [41]
+    driver.order(SessionCommand.CHECK, position=count + 1)
+    assert [one.length for one in driver.reports()] == [count + 1]
 
 
 # --- measurements are remembered -----------------------------------------------------------------
