@@ -31,7 +31,13 @@ from maille_protocol.tiny.model import (
     Window,
     multiply_accumulates,
 )
-from maille_protocol.tiny.quantise import dequantise_outputs, quantise_inputs, signature
+from maille_protocol.tiny.quantise import (
+    dequantise_batch,
+    dequantise_outputs,
+    quantise_batch,
+    quantise_inputs,
+    signature,
+)
 
 __all__ = [
     "Add",
@@ -56,11 +62,13 @@ __all__ = [
     "Window",
     "check_model",
     "decode_model",
+    "dequantise_batch",
     "dequantise_outputs",
     "encode_model",
     "is_tiny",
     "make_self_tests",
     "multiply_accumulates",
+    "quantise_batch",
     "quantise_inputs",
     "requantise",
     "run",

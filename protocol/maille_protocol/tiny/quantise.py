@@ -52,23 +52,66 @@ def dequantise_outputs(model: Model, arrays: Mapping[str, Array]) -> dict[str, A
     }
 
 
+def quantise_batch(model: Model, arrays: Mapping[str, Array]) -> list[Array]:
+    """Real values [sample, ...] of each input as integers [sample, element], for `run_batch`.
+
+    Raises:
+        UsageError: a name, shape or type that does not fit, or a value that is no number.
+    """
+    described = model.description.inputs
+    _same_names([item.name for item in described], arrays, "input")
+    quantised: list[Array] = []
+    for tensor, description in zip(model.inputs, described, strict=True):
+        array = arrays[description.name]
+        if array.shape[1:] != description.shape:
+            raise UsageError(_wrong_shape(description, array.shape[1:]))
+        integers = _to_integers(tensor, description, array)
+        quantised.append(integers.reshape(len(array), tensor.count))
+    return quantised
+
+
+def dequantise_batch(model: Model, outputs: Sequence[Array]) -> dict[str, Array]:
+    """What `run_batch` gave, [sample, element], as the original model's outputs [sample, ...].
+
+    Raises:
+        UsageError: an index without a label.
+    """
+    return {
+        description.name: _to_real(description, output.reshape(-1, *description.tiny_shape))
+        for description, output in zip(model.description.outputs, outputs, strict=True)
+    }
+
+
 def _quantise(tensor: Tensor, description: TensorDescription, array: Array) -> Array:
-    name, shape = description.name, description.shape
+    shape = description.shape
     dtype = np.dtype(tensor.element_type.dtype)
     if array.shape in {(1, *shape), (1, *description.tiny_shape)}:
         array = array[0]
-    if array.dtype == dtype and array.shape == description.tiny_shape:
-        return array
-    if array.shape != shape:
-        raise UsageError(
-            f"input {name!r} has shape {list(array.shape)}, the model takes {list(shape)}"
-        )
-    ordered = array.transpose(description.order)
     if array.dtype == dtype:
-        return np.ascontiguousarray(ordered)
+        if array.shape == description.tiny_shape:
+            return array
+        if array.shape == shape:
+            return np.ascontiguousarray(array.transpose(description.order))
+    if array.shape != shape:
+        raise UsageError(_wrong_shape(description, array.shape))
+    integers: Array = _to_integers(tensor, description, array[np.newaxis])[0]
+    return integers
+
+
+def _wrong_shape(description: TensorDescription, shape: tuple[int, ...]) -> str:
+    return (
+        f"input {description.name!r} has shape {list(shape)}, "
+        f"the model takes {list(description.shape)}"
+    )
+
+
+def _to_integers(tensor: Tensor, description: TensorDescription, array: Array) -> Array:
+    """[sample, ...] in the original's shape to [sample, ...] in the tiny shape."""
+    name = description.name
+    dtype = np.dtype(tensor.element_type.dtype)
     if array.dtype.kind not in "biuf":
         raise UsageError(f"input {name!r} is {array.dtype}, the model takes numbers")
-    real = ordered.astype(np.float64)
+    real = array.transpose(0, *(axis + 1 for axis in description.order)).astype(np.float64)
     if not np.isfinite(real).all():
         raise UsageError(f"input {name!r} holds a value that is not a finite number")
     scale, offset = _columns(description.quantisations, description.tiny_shape)
@@ -77,23 +120,28 @@ def _quantise(tensor: Tensor, description: TensorDescription, array: Array) -> A
 
 
 def _dequantise(tensor: Tensor, description: TensorDescription, array: Array) -> Array:
-    name = description.name
     if array.dtype != tensor.element_type.dtype or array.size != tensor.count:
         raise UsageError(
-            f"output {name!r} is {array.dtype}{list(array.shape)}, "
+            f"output {description.name!r} is {array.dtype}{list(array.shape)}, "
             f"the model gives {tensor.element_type.dtype}{list(description.tiny_shape)}"
         )
-    ordered = array.reshape(description.tiny_shape)
-    back = np.argsort(description.order)
+    real: Array = _to_real(description, array.reshape(1, *description.tiny_shape))[0]
+    return real
+
+
+def _to_real(description: TensorDescription, array: Array) -> Array:
+    """[sample, ...] in the tiny shape to [sample, ...] in the original's."""
+    back = (0, *(int(axis) + 1 for axis in np.argsort(description.order)))
     if description.labels:
-        if int(ordered.max()) >= len(description.labels):
-            raise UsageError(f"output {name!r} is {int(ordered.max())}, which has no label")
+        highest = int(array.max())
+        if not 0 <= int(array.min()) <= highest < len(description.labels):
+            raise UsageError(f"output {description.name!r} is {highest}, which has no label")
         texts = any(isinstance(label, str) for label in description.labels)
         labels: Array = np.array(description.labels, dtype=np.object_ if texts else np.int64)
-        named: Array = labels[ordered].transpose(back)
+        named: Array = labels[array.astype(np.int64)].transpose(back)
         return named
     scale, offset = _columns(description.quantisations, description.tiny_shape)
-    real = offset + ordered.astype(np.float64) * scale
+    real = offset + array.astype(np.float64) * scale
     return real.astype(np.float32).transpose(back)
 
 
