@@ -1,1 +1,1 @@
-"""Simulated meshes; nothing is here yet."""
+"""Whole meshes without hardware: in virtual time by the thousand, in real time with real parts."""

@@ -2,13 +2,16 @@
 
 from core_stage import EPOCH, Stage, node_info, offers, sent_to, task_id
 
-from maille_coordinator.core.actions import ClearRetained
+from maille_coordinator.core.actions import Action, ClearRetained
 from maille_coordinator.core.events import (
     BrokerConnected,
     BrokerLost,
+    DrainAsked,
     ForgetAsked,
     NodeSpoke,
     ProcessStalled,
+    ResumeAsked,
+    TimeReached,
 )
 from maille_protocol import (
     Control,
@@ -207,3 +210,64 @@ def test_information_may_change(stage: Stage) -> None:
     assert isinstance(record.info, NodeInfo)
     stage.submit(*range(5))
     assert len(record.outstanding) == 2
+
+
+def orders(actions: list[Action], node: str = "a") -> list[Control]:
+    return [order.command for order in sent_to(actions, node) if isinstance(order, ControlOrder)]
+
+
+def test_a_node_whose_last_state_may_be_lost_is_asked_for_a_rebirth(stage: Stage) -> None:
+    stage.join("a")
+    lost = stage.sequences["a", 1] = 4
+    actions = stage.do(NodeSpoke("a", Envelope(1, lost + 1, EPOCH, BEAT)))
+    assert orders(actions) == [Control.REBIRTH]
+    stage.say("a", NodeStatus(NodeState.READY), seq=lost + 2)
+    stage.pass_time(6000)
+    assert not orders(stage.do(NodeSpoke("a", Envelope(1, lost + 3, EPOCH, BEAT))))
+
+
+def test_a_birth_whose_end_is_lost_is_asked_for_again(stage: Stage) -> None:
+    stage.say("a", NodeStatus(NodeState.INIT), seq=1, retained=True)
+    stage.say("a", node_info("a"), seq=2, retained=True)
+    # The heartbeat that belongs to a birth, then one that does not.
+    stage.say("a", NodeStatus(NodeState.INIT), seq=8)
+    stage.say("a", node_info("a"), seq=9)
+    assert not orders(stage.say("a", BEAT, seq=10))
+    assert orders(stage.say("a", BEAT, seq=11)) == [Control.REBIRTH]
+
+
+def test_what_the_broker_kept_of_a_node_that_was_not_ready_may_be_old(stage: Stage) -> None:
+    stage.say("a", NodeStatus(NodeState.DRAINING), seq=5, retained=True)
+    stage.say("a", node_info("a"), seq=2, retained=True)
+    assert orders(stage.say("a", BEAT, seq=9)) == [Control.REBIRTH]
+
+
+def test_orders_to_drain_and_to_resume_are_repeated_until_obeyed(stage: Stage) -> None:
+    stage.join("a")
+
+    def beat_for_6_s() -> list[Control]:
+        found: list[Control] = []
+        for _ in range(6):
+            found += orders(stage.beat("a"))
+            stage.pass_time(1000)
+        return found
+
+    stage.do(DrainAsked("a"))
+    assert beat_for_6_s() == [Control.DRAIN]
+    stage.say("a", NodeStatus(NodeState.DRAINING))
+    assert not beat_for_6_s()
+    stage.do(ResumeAsked("a"))
+    assert beat_for_6_s() == [Control.RESUME]
+    stage.say("a", NodeStatus(NodeState.READY))
+    assert not beat_for_6_s()
+
+
+def test_a_coordinator_that_stood_still_lists_nobody_as_lost(stage: Stage) -> None:
+    stage.join("a")
+    stage.beat("a")
+    # Not woken for 20 s: the node's heartbeats may lie unread, whichever event comes first.
+    stage.now_ms += 20_000
+    stage.do(TimeReached())
+    assert state(stage) is NodeState.READY
+    stage.pass_time(3000)
+    assert state(stage) is NodeState.LOST

@@ -345,6 +345,15 @@ def test_at_most_once_is_marked_first_and_never_repeated(stage: Stage) -> None:
     assert (outcome.status, outcome.code) == (OutcomeStatus.FAILED, ErrorCode.OUTCOME_UNKNOWN)
 
 
+def test_at_most_once_that_a_stopping_node_broke_off_is_not_repeated(stage: Stage) -> None:
+    stage.join("a")
+    stage.submit(1, flags=int(TaskFlag.AT_MOST_ONCE))
+    status, code = ResultStatus.FAILED, ErrorCode.DRAINING
+    actions = stage.answer("a", (task_id(1), 1), status=status, code=code)
+    assert not offers(actions)
+    assert stage.ends[-1].code is ErrorCode.OUTCOME_UNKNOWN
+
+
 def test_at_most_once_that_was_refused_may_go_elsewhere(stage: Stage) -> None:
     stage.join("a")
     stage.submit(1, flags=int(TaskFlag.AT_MOST_ONCE))

@@ -52,6 +52,7 @@ class Driver:
             NodeKind.PC, "test", "maille", slots, (ModelFormat.ONNX,), 49152, Measured()
         )
         self.now_ms = 1000.0
+        self.heard = 0
         self.core = NodeCore(
             CoreSettings(info, BOOT, workers, max_batch), jitter=lambda: jitter, now_ms=self.now_ms
         )
@@ -66,9 +67,11 @@ class Driver:
         return self.give(events.LinkUp())
 
     def hear(self, *messages: Message, epoch: int = 1) -> list[Action]:
-        return self.give(
-            events.Heard(tuple(Envelope(1, 1, epoch, message) for message in messages))
-        )
+        envelopes = []
+        for message in messages:
+            self.heard += 1
+            envelopes.append(Envelope(1, self.heard, epoch, message))
+        return self.give(events.Heard(tuple(envelopes)))
 
     def offer(
         self,

@@ -8,6 +8,8 @@ from maille_node.events import StopReason
 from maille_node.tasks import CANCELLED_KEPT_MS, SENT_AGAIN_MS
 from maille_protocol import (
     Control,
+    ControlOrder,
+    Envelope,
     ErrorCode,
     ModelFormat,
     NodeInfo,
@@ -152,6 +154,19 @@ def test_drain_and_resume_orders_change_the_state_and_what_is_accepted() -> None
     assert driver.states() == ["READY"]
     driver.offer(1, attempt=2)
     assert driver.core.held_count == 1
+
+
+def test_a_late_copy_of_an_order_does_not_undo_a_newer_one() -> None:
+    driver = Driver()
+    driver.up()
+    drain = Envelope(1, 1, 1, ControlOrder(Control.DRAIN, 0, "maintenance"))
+    resume = Envelope(1, 2, 1, ControlOrder(Control.RESUME, 0, ""))
+    for envelope in (drain, resume, drain):
+        driver.give(events.Heard((envelope,)))
+    assert driver.core.state is NodeState.READY
+    # Another coordinator counts anew.
+    driver.give(events.Heard((Envelope(2, 1, 2, drain.message),)))
+    assert driver.core.state is NodeState.DRAINING
 
 
 # --- offers -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from maille_coordinator.core.timers import LookAgain, Timers
 from maille_protocol import (
     ErrorCode,
     Heartbeat,
+    NodeState,
     OutcomeStatus,
     Progress,
     Result,
@@ -93,6 +94,9 @@ class Attempts:
                     self._counters.attempts_refused_busy += 1
                     self._scheduler.learn_busy(record, now_ms)
                     self._timers.add(record.window_closed_until_ms, LookAgain())
+                elif result.code is ErrorCode.DRAINING:
+                    # It would not have been asked if its last state had not been missed.
+                    record.incomplete = record.state is NodeState.READY
                 elif result.code not in NOT_THE_TASKS_FAULT:
                     record.failed += 1
                     key = (task.record.model, task.record.version)
@@ -101,7 +105,8 @@ class Attempts:
                     if closed_until_ms > now_ms:
                         self._timers.add(closed_until_ms, LookAgain())
                 if result.code.retryable:
-                    self._life.end_attempt(task, result.code, text, now_ms)
+                    refused = result.status is ResultStatus.REFUSED
+                    self._life.end_attempt(task, result.code, text, now_ms, refused=refused)
                 else:
                     self._life.end(task, OutcomeStatus.FAILED, result.code, text.encode(), now_ms)
 

@@ -73,6 +73,9 @@ from maille_protocol import (
     Withdraw,
 )
 
+STALLED_MS = 500.0
+"""A timer that is run so late shows that this process stood still."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreLimits:
@@ -141,6 +144,10 @@ class Core:
 
     def handle(self, event: Event, now_ms: float) -> list[Action]:
         """Take an event; what is returned must be done, in order."""
+        due_ms = self._timers.next_ms
+        if due_ms is not None and now_ms - due_ms > STALLED_MS:
+            # Nobody woke us: whatever nodes said meanwhile may still lie unread.
+            self._grant_grace(now_ms)
         match event:
             case NodeSpoke():
                 self._node_spoke(event, now_ms)
@@ -162,9 +169,9 @@ class Core:
             case TasksRestored():
                 self._restore(event, now_ms)
             case DrainAsked(node):
-                self._drain(node, wanted=True)
+                self._drain(node, now_ms, wanted=True)
             case ResumeAsked(node):
-                self._drain(node, wanted=False)
+                self._drain(node, now_ms, wanted=False)
             case ForgetAsked(node):
                 self._forget(node)
             case BrokerConnected():
@@ -199,6 +206,18 @@ class Core:
     def end_of(self, task_id: bytes) -> TaskEnd | None:
         """How a task ended, if it did lately."""
         return self._life.ended.get(task_id)
+
+    def sizes(self) -> dict[str, int]:
+        """How much the core keeps, for tests and simulations that hold it to its bounds."""
+        life = self._life
+        return {
+            "tasks": len(life.tasks),
+            "queued": self.queued,
+            "ended": len(life.ended),
+            "timers": len(self._timers),
+            "deadline_seconds": life.deadline_seconds,
+            "nodes": len(self.registry),
+        }
 
     def validate(self) -> None:
         """InvariantBroken if what the core holds contradicts itself."""
@@ -243,11 +262,13 @@ class Core:
             case _:
                 self.counters.messages_unannounced += 1
 
-    def _drain(self, node: str, *, wanted: bool) -> None:
+    def _drain(self, node: str, now_ms: float, *, wanted: bool) -> None:
         record = self.registry.get(node)
         if record is None:
             return
         record.drain_wanted = wanted
+        record.resume_wanted = not wanted
+        record.order_sent_ms = now_ms
         command = Control.DRAIN if wanted else Control.RESUME
         self._outbox.add(SendToNode(node, ControlOrder(command, 0, "asked by a person")))
         self._scheduler.refresh(record)

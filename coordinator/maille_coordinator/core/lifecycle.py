@@ -33,7 +33,6 @@ HISTORY_ENTRIES = 100
 NOT_THE_TASKS_FAULT = frozenset(
     {ErrorCode.BUSY, ErrorCode.DRAINING, ErrorCode.STALE_EPOCH, ErrorCode.LEASE_EXPIRED}
 )
-_DID_NOT_RUN = frozenset({ErrorCode.BUSY, ErrorCode.DRAINING, ErrorCode.STALE_EPOCH})
 _AGAIN_AT_ONCE = frozenset({ErrorCode.NODE_LOST, ErrorCode.LEASE_EXPIRED, ErrorCode.BUSY})
 """Nothing is gained by waiting: the node is gone, or the scheduler leaves it alone for a while."""
 
@@ -74,8 +73,23 @@ class Lifecycle:
         self._deadlines: dict[int, set[bytes]] = {}
         self._order = 0
 
-    def end_attempt(self, task: Task, code: ErrorCode, reason: str, now_ms: float) -> None:
-        """An attempt is over without a result: again elsewhere, or dead."""
+    @property
+    def deadline_seconds(self) -> int:
+        """In how many different seconds deadlines lie."""
+        return len(self._deadlines)
+
+    def end_attempt(
+        self, task: Task, code: ErrorCode, reason: str, now_ms: float, *, refused: bool = False
+    ) -> None:
+        """An attempt is over without a result: again elsewhere, or dead.
+
+        Args:
+            task: whose attempt.
+            code: why it is over.
+            reason: the same for people.
+            now_ms: the time.
+            refused: whether the node says that it did not begin with it.
+        """
         record = self._registry.get(task.node)
         if record is not None:
             record.outstanding.pop(task.record.task_id, None)
@@ -87,8 +101,8 @@ class Lifecycle:
             # A task that was refused again and again: the first and the last tries tell most.
             del task.history[HISTORY_ENTRIES // 2]
         at_most_once = task.record.flags & TaskFlag.AT_MOST_ONCE
-        if at_most_once and code not in _DID_NOT_RUN:
-            text = f"node {task.node} was lost while it held this at-most-once task: {reason}"
+        if at_most_once and not refused:
+            text = f"node {task.node} may have run this at-most-once task: {reason}"
             self.end(task, OutcomeStatus.FAILED, ErrorCode.OUTCOME_UNKNOWN, text.encode(), now_ms)
             return
         if code in NOT_THE_TASKS_FAULT:

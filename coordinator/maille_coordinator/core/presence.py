@@ -33,6 +33,9 @@ FRESH_MESSAGES_OF_A_TWIN = 2
 MAX_NODES = 50_000
 """Beyond this, messages of unknown nodes are counted and dropped, whatever they claim."""
 
+_BIRTH_MESSAGES = 2
+"""Between the INIT of a birth and the state that ends it: capabilities and a heartbeat."""
+
 _EVENT_OF_STATE = {
     NodeState.INIT: PresenceEvent.BORN,
     NodeState.READY: PresenceEvent.READY,
@@ -81,6 +84,10 @@ class Presence:
             return heard
         self._count_gap(record, envelope, retained)
         if not retained:
+            if not (record.confirmed or record.state is NodeState.READY) and not isinstance(
+                message, NodeStatus
+            ):
+                record.incomplete = True  # what the broker kept may be old; a birth says it anew
             record.last_heard_ms = now_ms
             record.suspect = False
             record.confirmed = True
@@ -89,6 +96,8 @@ class Presence:
                 if envelope.seq >= record.last_state_seq:
                     record.last_state_seq = envelope.seq
                     event = _EVENT_OF_STATE[message.state]
+                    if message.state is not NodeState.INIT:
+                        record.incomplete = False
                     self._move(heard, record, event, message.reason, now_ms)
             case NodeInfo():
                 record.info = message
@@ -98,9 +107,15 @@ class Presence:
                 record.latency_us = message.latency_us
                 record.battery_percent = message.battery_percent
                 record.warm = frozenset(message.warm)
+                if (
+                    record.state is NodeState.INIT
+                    and envelope.seq > record.last_state_seq + _BIRTH_MESSAGES
+                ):
+                    record.incomplete = True
                 if not record.alive and not retained:
                     # It was silent for too long, but here it is: take it back at its word.
                     self._move(heard, record, PresenceEvent.HEARD, "heard again", now_ms)
+                self._order_again(heard, record, now_ms)
             case _:
                 pass
         # A birth says the state, then the capabilities, then what is held: in this order.
@@ -109,6 +124,9 @@ class Presence:
         )
         if not (announced or retained or isinstance(message, NodeStatus | NodeInfo)):
             self._counters.messages_unannounced += 1
+            self._ask_rebirth(heard, record, now_ms)
+        if record.incomplete and record.alive and not retained:
+            # What was lost may have been a change of state; nothing else would say it again.
             self._ask_rebirth(heard, record, now_ms)
         heard.accepted = not retained or isinstance(message, NodeStatus | NodeInfo)
         return heard
@@ -194,6 +212,7 @@ class Presence:
         record.last_heard_ms = now_ms
         record.confirmed = False
         record.suspect = False
+        record.incomplete = False
         record.warm = frozenset()
         record.running = record.queued = 0
         record.window_closed_until_ms = 0.0
@@ -203,6 +222,7 @@ class Presence:
             return
         if record.last_seq and envelope.seq > record.last_seq + 1:
             self._counters.sequence_gaps += 1
+            record.incomplete = True
         record.last_seq = max(record.last_seq, envelope.seq)
 
     def _move(
@@ -221,7 +241,22 @@ class Presence:
             heard.lost_reason = reason
             self._counters.nodes_lost += was_alive and state is NodeState.LOST
         elif state is NodeState.READY and record.drain_wanted:
+            record.order_sent_ms = now_ms
             order = ControlOrder(Control.DRAIN, record.boot, "asked by a person")
+            heard.actions.append(SendToNode(record.node, order))
+
+    def _order_again(self, heard: Heard, record: NodeRecord, now_ms: float) -> None:
+        """Repeat an order to drain or to resume that the node does not seem to have got."""
+        if record.state is NodeState.READY:
+            record.resume_wanted = False
+        command = None
+        if record.drain_wanted and record.state is NodeState.READY:
+            command = Control.DRAIN
+        elif record.resume_wanted and record.state is NodeState.DRAINING:
+            command = Control.RESUME
+        if command is not None and now_ms - record.order_sent_ms >= REBIRTH_EVERY_MS:
+            record.order_sent_ms = now_ms
+            order = ControlOrder(command, record.boot, "asked by a person")
             heard.actions.append(SendToNode(record.node, order))
 
     def _ask_rebirth(self, heard: Heard, record: NodeRecord, now_ms: float) -> None:

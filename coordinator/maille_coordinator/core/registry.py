@@ -47,7 +47,13 @@ class NodeRecord:
     confirmed: bool = False
     """Whether anything but retained messages was heard from this boot."""
     suspect: bool = False
+    incomplete: bool = False
+    """Whether a message was missed since the node last said its state."""
     drain_wanted: bool = False
+    resume_wanted: bool = False
+    """Whether the node was drained and is to take work again, and has not said that it does."""
+    order_sent_ms: float = -1e12
+    """When it was last told to drain or to resume."""
     running: int = 0
     queued: int = 0
     latency_us: int = 0

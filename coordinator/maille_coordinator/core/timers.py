@@ -43,6 +43,9 @@ class Timers:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = 0
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     @property
     def next_ms(self) -> float | None:
         """When the first timer is due."""

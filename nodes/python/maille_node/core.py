@@ -4,13 +4,14 @@
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from maille_node import events
 from maille_node.events import Action, Event, StopReason
 from maille_node.tasks import NodeTasks
 from maille_node.voice import Voice
+from maille_node.work import Held
 from maille_protocol import (
     Cancel,
     Control,
@@ -54,6 +55,9 @@ class NodeCore:
         self._http_url = ""
         self._coordinator_online = False
         self._drained_by_order = False
+        self._order_boot = 0
+        self._order_seq = 0
+        """Of the last order: a copy of an earlier one must not undo it."""
         self._stopping = False
         self._stopped = False
         self._stop_at_ms = 0.0
@@ -77,6 +81,11 @@ class NodeCore:
     def held_count(self) -> int:
         """Tasks accepted and not yet answered."""
         return len(self._tasks.held)
+
+    @property
+    def held(self) -> Mapping[bytes, Held]:
+        """Those tasks by id, to look at."""
+        return self._tasks.held
 
     def will(self) -> bytes:
         """What the broker is to publish on the state topic when the node vanishes."""
@@ -159,7 +168,9 @@ class NodeCore:
                 for task_id, attempt in attempts:
                     tasks.cancelled(task_id, attempt, now_ms)
             case ControlOrder() if not stale:
-                self._ordered(message, now_ms)
+                if envelope.boot != self._order_boot or envelope.seq > self._order_seq:
+                    self._order_boot, self._order_seq = envelope.boot, envelope.seq
+                    self._ordered(message, now_ms)
             case CoordinatorState() if not stale:
                 self._coordinator_state(message, now_ms, newer=newer)
             case _:

@@ -1,0 +1,102 @@
+"""Many seeds in parallel processes: which of them break a promise."""
+
+import gc
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from maille_simulator.virtual.chaos import chaos_plan
+from maille_simulator.virtual.violation import Violation
+from maille_simulator.virtual.world import World
+
+CHUNK = 10
+"""Seeds that a process takes at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedFailure:
+    """A seed that broke a promise."""
+
+    seed: int
+    promise: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What a few seeds gave."""
+
+    seeds: int
+    tasks: int
+    attempts: int
+    failures: tuple[SeedFailure, ...]
+
+
+def run_seeds(seeds: Sequence[int]) -> ChunkResult:
+    """Run a few seeds in this process."""
+    failures: list[SeedFailure] = []
+    tasks = attempts = 0
+    for seed in seeds:
+        world = World(chaos_plan(seed))
+        try:
+            world.run()
+        except Violation as violation:
+            failures.append(SeedFailure(seed, violation.promise, violation.text))
+        except Exception as error:  # noqa: BLE001 - a core that raises has failed this seed
+            text = "".join(traceback.format_exception(error)[-4:])
+            failures.append(SeedFailure(seed, f"raised {type(error).__name__}", text))
+        tasks += world.ledger.delivered
+        attempts += world.ledger.runs
+        del world
+        gc.collect()
+    return ChunkResult(len(seeds), tasks, attempts, tuple(failures))
+
+
+def campaign(
+    first: int, count: int, *, processes: int | None = None, stop_after: int = 20
+) -> Iterator[ChunkResult]:
+    """Results of seeds `first` to `first + count - 1`, as they come.
+
+    Args:
+        first: the first seed.
+        count: how many.
+        processes: worker processes; None: one for each core.
+        stop_after: so many failures end it.
+    """
+    processes = processes or os.cpu_count() or 1
+    seeds = iter(range(first, first + count))
+    chunks = list(iter(lambda: list(islice(seeds, CHUNK)), []))
+    if processes == 1:
+        results: Iterator[ChunkResult] = map(run_seeds, chunks)
+        yield from _until(results, stop_after)
+        return
+    # Forked while there is one thread: the children begin with everything imported.
+    with multiprocessing.get_context("fork").Pool(processes, _begin) as pool:
+        yield from _until(pool.imap_unordered(run_seeds, chunks), stop_after)
+
+
+def _until(results: Iterator[ChunkResult], stop_after: int) -> Iterator[ChunkResult]:
+    failures = 0
+    for result in results:
+        yield result
+        failures += len(result.failures)
+        if failures >= stop_after:
+            return
+
+
+def _begin() -> None:
+    """A run's garbage goes when it is over: collections meanwhile find nothing."""
+    gc.freeze()
+    gc.disable()
+
+
+def first_failure(seeds: int, check: Callable[[int], str]) -> tuple[int, str] | None:
+    """The first of seeds 0 to `seeds - 1` for which `check` names a broken promise."""
+    for seed in range(seeds):
+        promise = check(seed)
+        if promise:
+            return seed, promise
+    return None

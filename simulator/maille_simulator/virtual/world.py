@@ -1,0 +1,325 @@
+"""A virtual mesh from its first moment to the last check."""
+
+import copy
+from collections.abc import Callable
+from random import Random
+
+from maille_coordinator.core import CoreLimits
+from maille_coordinator.core.events import DrainAsked, Event, ResumeAsked
+from maille_protocol import Outcome, Submission
+from maille_protocol.topics import Party
+from maille_simulator.virtual.broker import VirtualBroker
+from maille_simulator.virtual.client import VirtualClient
+from maille_simulator.virtual.coordinator import VirtualCoordinator
+from maille_simulator.virtual.faults import Fault, FaultKind
+from maille_simulator.virtual.journal import VirtualJournal
+from maille_simulator.virtual.ledger import Ledger
+from maille_simulator.virtual.node import VirtualNode
+from maille_simulator.virtual.plan import Burst, RunPlan, Withdrawal
+from maille_simulator.virtual.profile import NodeProfile
+from maille_simulator.virtual.recorder import Recorder
+from maille_simulator.virtual.schedule import Schedule
+from maille_simulator.virtual.violation import Violation
+
+WATCHDOG_MS = 100.0
+"""How often a supervisor looks whether the coordinator still runs."""
+
+SETTLE_MS = 1500.0
+"""After the last outcome: what nodes still hold by mistake is found within this time."""
+
+RESUME_AGAIN_MS = 500.0
+RESUME_LAST_MS = 2000.0
+LEAVE_TIMEOUT_MS = 3000.0
+CLOCK_JUMP_MS = 600_000.0
+
+
+class World:
+    """Carries one plan out.
+
+    Args:
+        plan: what happens.
+        recorder: takes what a report shows, or None.
+    """
+
+    def __init__(self, plan: RunPlan, recorder: Recorder | None = None) -> None:
+        self.plan = plan
+        self.schedule = Schedule()
+        self.ledger = Ledger()
+        self.journal = VirtualJournal()
+        self.broker = VirtualBroker(
+            self.schedule, self._random("broker"), copy.copy(plan.weather), plan.keepalive_ms
+        )
+        self.nodes: dict[str, VirtualNode] = {}
+        self.rounds = 0
+        self.coordinators = 0
+        self._recorder = recorder
+        self._models = {model.sha256: model for model in plan.models}
+        self._profiles = {node: profile for node, profile, _ in plan.nodes}
+        self._starts = 0
+        self._twins: list[VirtualNode] = []
+        self._clock_offset_ms = 0.0
+        self._restart_after_ms = 0.0
+        self._broken = {model.name for model in plan.models if model.broken}
+        self._limits = CoreLimits(max_open_tasks=max(2000, len(self._all_tasks())))
+        self.coordinator = self._new_coordinator()
+        self.clients = {
+            name: VirtualClient(self.schedule, self.broker, name, self._random(name), self._deliver)
+            for name in plan.clients
+        }
+
+    def run(self) -> None:
+        """Violation if a promise breaks."""
+        plan, schedule = self.plan, self.schedule
+        for node, _, start_ms in plan.nodes:
+            schedule.at(start_ms, self._start_node, node)
+        for burst in plan.bursts:
+            schedule.at(burst.at_ms, self._submit, burst)
+        for withdrawal in plan.withdrawals:
+            schedule.at(withdrawal.at_ms, self._withdraw, withdrawal)
+        for fault in plan.faults:
+            schedule.at(fault.at_ms, self._begin, fault)
+        schedule.at(plan.healed_ms, self._heal)
+        schedule.after(plan.validate_every_ms, self._validate)
+        schedule.after(WATCHDOG_MS, self._supervise)
+        schedule.run(plan.healed_ms)
+        schedule.run(plan.healed_ms + plan.patience_ms, self._finished)
+        if not self._finished():
+            self._report_lost()
+        schedule.run(max(schedule.now_ms + SETTLE_MS, plan.healed_ms + plan.calm_ms))
+        self.coordinator.validate()
+        self.coordinator.watch.check_memory()
+        self.coordinator.watch.check_answering(
+            {name: node.boot for name, node in self.nodes.items() if node.answers}
+        )
+
+    # --- parts -----------------------------------------------------------------------------
+
+    def _random(self, what: str) -> Random:
+        return Random(f"{self.plan.seed}/{what}")
+
+    def _all_tasks(self) -> list[bytes]:
+        return [task_id for burst in self.plan.bursts for task_id, _ in burst.tasks]
+
+    def _new_coordinator(self) -> VirtualCoordinator:
+        self.coordinators += 1
+        return VirtualCoordinator(
+            self.schedule,
+            self.broker,
+            self._random(f"coordinator {self.coordinators}"),
+            self.journal,
+            [model.record for model in self.plan.models],
+            clock_offset_ms=self._clock_offset_ms,
+            limits=self._limits,
+            round_ms=self.plan.coordinator_round_ms,
+        )
+
+    def _new_node(self, node: str) -> VirtualNode:
+        self._starts += 1
+        return VirtualNode(
+            self.schedule,
+            self.broker,
+            node,
+            self._random(f"{node} {self._starts}"),
+            profile=self._profiles.get(node, NodeProfile()),
+            models=self._models,
+            ledger=self.ledger,
+            recorder=self._recorder,
+        )
+
+    def _start_node(self, node: str) -> None:
+        known = self.nodes.get(node)
+        if known is None or not known.alive:
+            self.nodes[node] = self._new_node(node)
+
+    # --- load ------------------------------------------------------------------------------
+
+    def _submit(self, burst: Burst) -> None:
+        broken = burst.settings.model in self._broken
+        now_ms = self.schedule.now_ms
+        for task_id, content in burst.tasks:
+            self.ledger.submit(
+                burst.client, task_id, burst.settings, content, now_ms, broken=broken
+            )
+        self.clients[burst.client].submit(
+            burst.settings, [Submission(task_id, content) for task_id, content in burst.tasks]
+        )
+
+    def _withdraw(self, withdrawal: Withdrawal) -> None:
+        for task_id in withdrawal.task_ids:
+            self.ledger.tasks[task_id].withdrawn = True
+        self.clients[withdrawal.client].withdraw(withdrawal.task_ids)
+
+    def _deliver(self, client: str, outcome: Outcome) -> None:
+        self.ledger.deliver(client, outcome, self.journal.ends, self.schedule.now_ms)
+
+    # --- checks ----------------------------------------------------------------------------
+
+    def _finished(self) -> bool:
+        return self.ledger.all_delivered
+
+    def _validate(self) -> None:
+        if self.coordinator.alive:
+            self.coordinator.validate()
+            self.coordinator.watch.check_memory()
+        self.schedule.after(self.plan.validate_every_ms, self._validate)
+
+    def _report_lost(self) -> None:
+        missing = [
+            task_id for task_id, promise in self.ledger.tasks.items() if promise.outcome is None
+        ]
+        task = self.coordinator.core.tasks.get(missing[0])
+        where = "unknown to the coordinator"
+        if missing[0] in self.journal.ends:
+            where = "ended in the journal"
+        elif task is not None:
+            where = f"{task.state.value}, attempt {task.attempt} on {task.node or 'no node'}"
+        text = f"{len(missing)} tasks never came back; {missing[0].hex()} is {where}"
+        raise Violation("nothing is lost", text)
+
+    # --- faults ----------------------------------------------------------------------------
+
+    def _begin(self, fault: Fault) -> None:
+        if self._recorder is not None:
+            self._recorder.mark(fault.at_ms, f"{fault.kind.value} {fault.target}".strip())
+        call = getattr(self, f"_begin_{fault.kind.value}")
+        call(fault)
+
+    def _ends(self, fault: Fault, call: Callable[..., None], *arguments: object) -> None:
+        at_ms = self.schedule.now_ms + fault.lasts_ms
+        self.schedule.at(min(at_ms, self.plan.healed_ms), call, *arguments)
+
+    def _begin_kill(self, fault: Fault) -> None:
+        node = self.nodes.get(fault.target)
+        if node is not None:
+            node.end(gracefully=False)
+            self._ends(fault, self._start_node, fault.target)
+
+    def _begin_stop(self, fault: Fault) -> None:
+        node = self.nodes.get(fault.target)
+        if node is not None:
+            node.stop()
+            self._ends(fault, node.resume)
+
+    def _begin_drain(self, fault: Fault) -> None:
+        self._ask(DrainAsked(fault.target))
+        self._ends(fault, self._resume, fault.target)
+
+    def _resume(self, node: str) -> None:
+        coordinator = self.coordinator
+        if not coordinator.alive or coordinator.core.registry.get(node) is None:
+            # A person is told that the node is unknown, and tries again.
+            self.schedule.after(RESUME_AGAIN_MS, self._resume, node)
+            return
+        self._ask(ResumeAsked(node))
+
+    def _ask(self, event: Event) -> None:
+        coordinator = self.coordinator
+        coordinator.later(0.0, coordinator.round, event)
+
+    def _begin_leave(self, fault: Fault) -> None:
+        node = self.nodes.get(fault.target)
+        if node is not None:
+            node.leave(LEAVE_TIMEOUT_MS)
+            self._ends(fault, self._start_node, fault.target)
+
+    def _party(self, target: str) -> Party:
+        if target == "coordinator":
+            return Party.COORDINATOR
+        return Party.CLIENT if target in self.clients else Party.NODE
+
+    def _begin_partition(self, fault: Fault) -> None:
+        party = self._party(fault.target)
+        self.broker.cut(party, fault.target, stalls=fault.amount >= 0.5)
+        self._ends(fault, self.broker.heal, party, fault.target)
+
+    def _begin_flap(self, fault: Fault) -> None:
+        self.broker.drop(self._party(fault.target), fault.target)
+
+    def _begin_sick(self, fault: Fault) -> None:
+        node = self.nodes.get(fault.target)
+        if node is not None:
+            node.sick = True
+            self._ends(fault, self._recover, node)
+
+    def _recover(self, node: VirtualNode) -> None:
+        node.sick = False
+
+    def _begin_twin(self, fault: Fault) -> None:
+        twin = self._new_node(fault.target)
+        self.ledger.twinned.add(fault.target)
+        self._twins.append(twin)
+        self._ends(fault, self._end_twin, twin)
+
+    def _end_twin(self, twin: VirtualNode) -> None:
+        twin.end(gracefully=False)
+
+    def _begin_battery(self, fault: Fault) -> None:
+        node = self.nodes.get(fault.target)
+        if node is not None:
+            node.read_battery(int(fault.amount * 100))
+
+    def _begin_broker_restart(self, fault: Fault) -> None:
+        down_ms = min(fault.lasts_ms, max(0.0, self.plan.healed_ms - self.schedule.now_ms))
+        self.broker.restart(down_ms, forgetful=fault.amount < 0.5)
+
+    def _begin_coordinator_kill(self, fault: Fault) -> None:
+        self._restart_after_ms = fault.lasts_ms
+        if fault.amount < 0.3:
+            self.coordinator.crash_at = "before commit"
+        elif fault.amount < 0.6:
+            self.coordinator.crash_at = "after commit"
+        else:
+            self.coordinator.end(gracefully=False)
+
+    def _supervise(self) -> None:
+        if not self.coordinator.alive:
+            self._restart_after_ms -= WATCHDOG_MS
+            if self._restart_after_ms <= 0 or self.schedule.now_ms >= self.plan.healed_ms:
+                self.rounds += self.coordinator.rounds
+                self.coordinator = self._new_coordinator()
+        self.schedule.after(WATCHDOG_MS, self._supervise)
+
+    def _begin_coordinator_stop(self, fault: Fault) -> None:
+        self.coordinator.stop()
+        self._ends(fault, self.coordinator.resume)
+
+    def _begin_clock_jump(self, fault: Fault) -> None:
+        self._clock_offset_ms += (2 * fault.amount - 1) * CLOCK_JUMP_MS
+        self.ledger.clock_jumped = True
+
+    def _begin_storm(self, fault: Fault) -> None:
+        self.broker.weather = copy.copy(self.plan.storm)
+        self._ends(fault, self._end_storm)
+
+    def _end_storm(self) -> None:
+        if self.schedule.now_ms < self.plan.healed_ms:
+            self.broker.weather = copy.copy(self.plan.weather)
+
+    def _heal(self) -> None:
+        """Nothing goes wrong from here on; whoever was ended comes back."""
+        calm = copy.copy(self.plan.weather)
+        calm.loss = calm.duplicate = calm.late = calm.lost_will = 0.0
+        self.broker.weather = calm
+        self.coordinator.crash_at = ""
+        for twin in self._twins:
+            twin.end(gracefully=False)
+        for node in list(self.nodes):
+            self.nodes[node].resume()
+            self._start_node(node)
+        for party, target in [
+            *((Party.NODE, node) for node in self.nodes),
+            *((Party.CLIENT, client) for client in self.clients),
+            (Party.COORDINATOR, "coordinator"),
+        ]:
+            self.broker.heal(party, target)
+        self.schedule.after(LEAVE_TIMEOUT_MS + 500.0, self._start_missing)
+
+        for fault in self.plan.faults:
+            if fault.kind is FaultKind.DRAIN:
+                # A wish that a coordinator took with it into its death: the person sees the
+                # node drained, and asks again.
+                self.schedule.after(RESUME_LAST_MS, self._resume, fault.target)
+
+    def _start_missing(self) -> None:
+        for node in list(self.nodes):
+            self._start_node(node)
