@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from maille_protocol import Offer, Outcome
+from maille_protocol import ModelReference, Offer, Outcome
 from maille_protocol.limits import MAX_ITEMS_PER_MESSAGE, MAX_PUBLISH_BYTES
 
 ENVELOPE_BYTES = 256
@@ -12,17 +12,30 @@ ENVELOPE_BYTES = 256
 _OFFER_BYTES = 16 + 5 + 9 + 9 + 2 + 5 + 44
 _OUTCOME_BYTES = 16 + 2 + 3 + 5 + 34 + 5 + 9 + 9 + 44
 
+_PUBLISH_BYTES = 31 + 1 + 1 + 2 + 5 + 34 + 9 + 1 + 1
+"""Of offers: the envelope, the arrays, and a model but for its name, at most."""
+
+_ONE_OFFER_BYTES = 1 + 17 + 5 + 9 + 2 + 3
+"""An offer but for its content, at most."""
+
 Item = TypeVar("Item")
 
 
+def offer_bytes(model: ModelReference, content: bytes) -> int:
+    """The publish that offers one task with these inputs is never larger than this."""
+    return _PUBLISH_BYTES + len(model.name.encode()) + _ONE_OFFER_BYTES + len(content)
+
+
 def split_offers(
-    offers: Iterable[Offer], max_bytes: int = MAX_PUBLISH_BYTES
+    offers: Iterable[Offer],
+    max_bytes: int = MAX_PUBLISH_BYTES,
+    most: int = MAX_ITEMS_PER_MESSAGE,
 ) -> Iterator[tuple[Offer, ...]]:
-    """Groups of offers, each small enough for one publish of `max_bytes`.
+    """Groups of at most `most` offers, each small enough for one publish of `max_bytes`.
 
     An offer that alone is larger forms a group of its own, for the receiver's limit to refuse.
     """
-    return _split(offers, lambda offer: _OFFER_BYTES + _size(offer.content), max_bytes)
+    return _split(offers, lambda offer: _OFFER_BYTES + _size(offer.content), max_bytes, most)
 
 
 def split_outcomes(outcomes: Iterable[Outcome]) -> Iterator[tuple[Outcome, ...]]:
@@ -37,14 +50,17 @@ def _size(content: object) -> int:
 
 
 def _split(
-    items: Iterable[Item], size_of: Callable[[Item], int], max_bytes: int
+    items: Iterable[Item],
+    size_of: Callable[[Item], int],
+    max_bytes: int,
+    most: int = MAX_ITEMS_PER_MESSAGE,
 ) -> Iterator[tuple[Item, ...]]:
     room = max_bytes - ENVELOPE_BYTES
     group: list[Item] = []
     used = 0
     for item in items:
         size = size_of(item)
-        if group and (used + size > room or len(group) >= MAX_ITEMS_PER_MESSAGE):
+        if group and (used + size > room or len(group) >= most):
             yield tuple(group)
             group, used = [], 0
         group.append(item)

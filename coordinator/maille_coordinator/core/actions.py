@@ -36,6 +36,16 @@ class SendToNode:
 
 
 @dataclass(frozen=True, slots=True)
+class NeedModel:
+    """Tasks wait for a model that their node (None: any node) does not hold: deliver it."""
+
+    model: ModelReference
+    node: str | None
+    offer_bytes: int
+    """What the first waiting task's offer takes, its inputs with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Accept:
     """Tell a client, soon, that a batch is in the journal; an outcome told first says the same."""
 
@@ -85,6 +95,7 @@ Action: TypeAlias = (
     Write
     | SendOffers
     | SendToNode
+    | NeedModel
     | Accept
     | Tell
     | TellFromJournal

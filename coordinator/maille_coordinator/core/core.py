@@ -34,6 +34,7 @@ from maille_coordinator.core.events import (
     Event,
     ForgetAsked,
     ModelAdded,
+    ModelRefused,
     ModelRemoved,
     NodeSpoke,
     ProcessStalled,
@@ -59,12 +60,14 @@ from maille_protocol import (
     Heartbeat,
     Log,
     ModelReport,
+    ModelState,
     NodeInfo,
     NodeStatus,
     Outcome,
     OutcomeStatus,
     Progress,
     Readings,
+    Result,
     Results,
     StageReport,
     Submit,
@@ -72,6 +75,7 @@ from maille_protocol import (
     Tokens,
     Withdraw,
 )
+from maille_protocol.limits import WARM_MODEL_BYTES
 
 STALLED_MS = 500.0
 """A timer that is run so late shows that this process stood still."""
@@ -164,6 +168,8 @@ class Core:
                 self.models[model.name, model.version] = model
                 # Added again because its bytes were damaged: nodes get a new chance at once.
                 self._scheduler.forgive(self.registry, (model.name, model.version))
+            case ModelRefused(name, version, node, code, text):
+                self._life.refuse_waiting((name, version), node, code, text, now_ms)
             case ModelRemoved(name, version):
                 self._remove_model(name, version, now_ms)
             case TasksRestored():
@@ -246,6 +252,8 @@ class Core:
         match message:
             case Results(results):
                 for result in results:
+                    if result.code is ErrorCode.MODEL_NOT_HELD:
+                        self._not_held(record, result)
                     self._attempts.result(record, result, now_ms)
             case Heartbeat():
                 self._attempts.heartbeat(record, message, now_ms)
@@ -257,10 +265,26 @@ class Core:
                 pass  # presence took them
             case StageReport() | Tokens():
                 pass  # for the language models, which the shell tells
-            case BoardState() | ModelReport() | Readings():
+            case BoardState(models=models):
+                record.board = message
+                record.warm = frozenset(model.sha256[:WARM_MODEL_BYTES] for model in models)
+            case ModelReport(state=ModelState.READY, sha256=bytes() as sha256):
+                record.warm |= {sha256[:WARM_MODEL_BYTES]}
+            case ModelReport(state=ModelState.GONE, sha256=bytes() as sha256):
+                record.warm -= {sha256[:WARM_MODEL_BYTES]}
+            case ModelReport() | Readings():
                 pass  # for the boards, which the shell tells
             case _:
                 self.counters.messages_unannounced += 1
+
+    def _not_held(self, record: NodeRecord, result: Result) -> None:
+        """A board has lost a model: it is delivered again before the next offer."""
+        task = record.outstanding.get(result.task_id)
+        if task is None or not record.is_board:
+            return
+        model = self.models.get((task.record.model, task.record.version))
+        if model is not None:
+            record.warm -= {model.sha256[:WARM_MODEL_BYTES]}
 
     def _drain(self, node: str, now_ms: float, *, wanted: bool) -> None:
         record = self.registry.get(node)

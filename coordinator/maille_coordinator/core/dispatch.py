@@ -1,14 +1,14 @@
 """Gives waiting tasks to free nodes."""
 
-from maille_coordinator.core.actions import SendOffers, Write
+from maille_coordinator.core.actions import NeedModel, SendOffers, Write
 from maille_coordinator.core.counters import Counters
 from maille_coordinator.core.lifecycle import Lifecycle
 from maille_coordinator.core.outbox import Outbox
 from maille_coordinator.core.registry import NodeRecord, Registry
 from maille_coordinator.core.scheduler import Scheduler
-from maille_coordinator.core.tasks import TaskQueue
+from maille_coordinator.core.tasks import Task, TaskQueue
 from maille_coordinator.records import StartedMark
-from maille_protocol import Offer, TaskEvent, TaskFlag
+from maille_protocol import ModelFormat, Offer, TaskEvent, TaskFlag
 
 
 class Dispatcher:
@@ -43,13 +43,36 @@ class Dispatcher:
                     del self._life.queues[key]
                     continue
                 target = None if queue.target is None else self._registry.get(queue.target)
-                choice = self._scheduler.choose(queue, target, task.avoid, now_ms)
+                choice = self._scheduler.choose(queue, target, task, now_ms)
                 if choice is None:
                     queue.blocked_at = self._scheduler.capacity_changes
+                    if queue.reference.format is ModelFormat.TINY:
+                        self._need(queue, target, task)
                     continue
                 record, room = choice
+                if record.is_board:
+                    room = 1  # a publish to it carries one task
                 self._offer(queue, record, self._share(queue, room), now_ms)
                 moved = True
+
+    def _need(self, queue: TaskQueue, target: NodeRecord | None, task: Task) -> None:
+        """Have the model delivered if that, and not only a free slot, is what is missing."""
+        size = queue.offer_bytes(task)
+        if target is not None:
+            if (
+                target.is_board
+                and target.takes_work
+                and not target.can_run(queue.reference.sha256, size)
+            ):
+                self._outbox.add(NeedModel(queue.reference, target.node, size))
+            return
+        there = [
+            record
+            for record in self._registry
+            if record.alive and record.info is not None and ModelFormat.TINY in record.info.formats
+        ]
+        if there and not any(record.can_run(queue.reference.sha256, size) for record in there):
+            self._outbox.add(NeedModel(queue.reference, None, size))
 
     def _share(self, queue: TaskQueue, room: int) -> int:
         """How many tasks to give at once: no more than an even split over the free nodes."""

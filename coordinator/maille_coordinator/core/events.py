@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from maille_coordinator.records import ModelRecord, StartedMark, TaskRecord
-from maille_protocol import Ask, Envelope, Submit, Withdraw
+from maille_protocol import Ask, Envelope, ErrorCode, Submit, Withdraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,17 @@ class ModelRemoved:
 
     name: str
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRefused:
+    """A model that tasks wait for will not be on their node (None: on any)."""
+
+    name: str
+    version: int
+    node: str | None
+    code: ErrorCode
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,7 @@ Event: TypeAlias = (
     | ClientSpoke
     | ModelAdded
     | ModelRemoved
+    | ModelRefused
     | TasksRestored
     | DrainAsked
     | ResumeAsked

@@ -244,6 +244,20 @@ class Lifecycle:
         for task_id in self._deadlines.pop(second, ()):
             self.expire(self.tasks[task_id], now_ms)
 
+    def refuse_waiting(
+        self, key: ModelKey, node: str | None, code: ErrorCode, text: str, now_ms: float
+    ) -> None:
+        """End the waiting tasks of a model that are for this node (None: for any node)."""
+        waiting = [
+            task
+            for task in self.tasks.values()
+            if task.state is TaskState.QUEUED
+            and task.record.target == node
+            and (task.record.model, task.record.version) == key
+        ]
+        for task in waiting:
+            self.end(task, OutcomeStatus.FAILED, code, text.encode(), now_ms)
+
     def fail_waiting(self, key: ModelKey, text: str, now_ms: float) -> None:
         """End the waiting tasks of a model that is gone; what runs may finish."""
         waiting = [

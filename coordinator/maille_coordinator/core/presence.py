@@ -214,6 +214,7 @@ class Presence:
         record.suspect = False
         record.incomplete = False
         record.warm = frozenset()
+        record.board = None
         record.running = record.queued = 0
         record.window_closed_until_ms = 0.0
 

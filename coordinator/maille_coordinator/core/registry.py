@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from maille_coordinator.core.tasks import Task
-from maille_protocol import NodeInfo, NodeState
+from maille_protocol import BoardState, NodeInfo, NodeKind, NodeState
+from maille_protocol.limits import WARM_MODEL_BYTES
 
 ModelKey = tuple[str, int]
 """A model's name and version."""
@@ -59,6 +60,8 @@ class NodeRecord:
     latency_us: int = 0
     battery_percent: int | None = None
     warm: frozenset[bytes] = frozenset()
+    board: BoardState | None = None
+    """What a node that holds only delivered models said on this boot."""
     outstanding: dict[bytes, Task] = field(default_factory=dict)
     """Attempts that are on the node, by task id, oldest first."""
     skills: dict[ModelKey, ModelSkill] = field(default_factory=dict)
@@ -74,6 +77,28 @@ class NodeRecord:
     def alive(self) -> bool:
         """Whether the node is thought to be running."""
         return self.state not in (NodeState.DISCONNECTED, NodeState.LOST)
+
+    @property
+    def is_board(self) -> bool:
+        """Whether it holds only the models that are delivered to it."""
+        if self.board is not None:
+            return True
+        return self.info is not None and self.info.kind in (NodeKind.MICROPYTHON, NodeKind.ARDUINO)
+
+    def can_run(self, sha256: bytes, offer_bytes: int) -> bool:
+        """Whether a task of a model reaches the node and finds the model there, or gets it there.
+
+        Args:
+            sha256: of the model.
+            offer_bytes: of the publish that offers the task, its inputs with it.
+        """
+        if not self.is_board:
+            return True
+        assert self.info is not None  # noqa: S101 - boards are known by their info
+        return (
+            sha256[:WARM_MODEL_BYTES] in self.warm
+            and offer_bytes <= self.info.max_message_bytes
+        )
 
     @property
     def takes_work(self) -> bool:

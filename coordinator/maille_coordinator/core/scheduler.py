@@ -103,42 +103,44 @@ class Scheduler:
         return len(self._free[model_format])
 
     def choose(
-        self, queue: TaskQueue, target: NodeRecord | None, avoid: str, now_ms: float
+        self, queue: TaskQueue, target: NodeRecord | None, task: Task, now_ms: float
     ) -> tuple[NodeRecord, int] | None:
         """The best node for the queue's next task, and how many tasks it may be given now."""
         free = self._free[queue.reference.format]
         if queue.target is not None:
             if target is None or target.node not in free:
                 return None
-            room = self._room(target, queue, now_ms)
+            room = self._room(target, queue, task, now_ms)
             return (target, room) if room > 0 else None
         for count in (SAMPLE, WIDE_SAMPLE):
-            best = self._best(free.sample(count, self._random), queue, avoid, now_ms)
+            best = self._best(free.sample(count, self._random), queue, task, now_ms)
             if best is not None or len(free) <= count:
                 return best
         return None
 
     def _best(
-        self, candidates: list[NodeRecord], queue: TaskQueue, avoid: str, now_ms: float
+        self, candidates: list[NodeRecord], queue: TaskQueue, task: Task, now_ms: float
     ) -> tuple[NodeRecord, int] | None:
         best: NodeRecord | None = None
         best_room = 0
         best_cost = float("inf")
         for record in candidates:
-            room = self._room(record, queue, now_ms)
+            room = self._room(record, queue, task, now_ms)
             if room <= 0:
                 continue
             cost = self._cost(record, queue)
-            if record.node == avoid:
+            if record.node == task.avoid:
                 # Better than waiting for ever, worse than any other node.
                 cost += 1e9
             if cost < best_cost:
                 best, best_room, best_cost = record, room, cost
         return None if best is None else (best, best_room)
 
-    def _room(self, record: NodeRecord, queue: TaskQueue, now_ms: float) -> int:
+    def _room(self, record: NodeRecord, queue: TaskQueue, task: Task, now_ms: float) -> int:
         info = record.info
         if info is None or record.window_closed_until_ms > now_ms:
+            return 0
+        if record.is_board and not record.can_run(queue.reference.sha256, queue.offer_bytes(task)):
             return 0
         held = len(record.outstanding)
         skill = record.skills.get((queue.model.name, queue.model.version))

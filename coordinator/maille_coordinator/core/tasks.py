@@ -4,8 +4,10 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from maille_coordinator.packing import offer_bytes
 from maille_coordinator.records import AttemptRecord, ModelRecord, TaskRecord
-from maille_protocol import TASK_TRANSITIONS, ModelReference, TaskEvent, TaskState
+from maille_protocol import TASK_TRANSITIONS, ModelReference, Reference, TaskEvent, TaskState
+from maille_protocol.limits import MAX_PUBLISH_BYTES
 
 
 class ImpossibleTransition(Exception):
@@ -71,6 +73,13 @@ class TaskQueue:
             model.name, model.version, model.sha256, model.size_bytes, model.format
         )
         return cls(model, reference, target)
+
+    def offer_bytes(self, task: Task) -> int:
+        """Of the publish that offers one task alone, its inputs with it, at most."""
+        content = task.record.content
+        if isinstance(content, Reference):
+            return MAX_PUBLISH_BYTES + content.size_bytes  # has to be fetched, whatever its size
+        return offer_bytes(self.reference, content)
 
     def push(self, task: Task) -> None:
         """Add a task that waits."""

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
+from maille_coordinator.boards.records import Wish
 from maille_coordinator.language.records import SessionRecord
 from maille_coordinator.records import StartedMark, TaskEnd, TaskRecord, TaskView
-from maille_coordinator.store import rows, sessions
+from maille_coordinator.store import boards, rows, sessions
 from maille_coordinator.store.checkpoint import Checkpointer
 from maille_coordinator.store.errors import JournalConflict, StoreError, explain
 from maille_coordinator.store.lock import FileLock
@@ -331,6 +332,18 @@ class Store:
             lambda connection: deleted.append(sessions.prune(connection, ended_before_unix_ms))
         )
         return deleted[0]
+
+    def commit_wishes(self, kept: Sequence[Wish], dropped: Sequence[Wish]) -> None:
+        """Write what people want of boards, and delete what they want no more. StoreError."""
+        self._in_transaction(lambda connection: boards.write(connection, kept, dropped))
+        self._checkpointer.written(len(kept) + len(dropped))
+
+    def wishes(self) -> list[Wish]:
+        """All that people want of boards. StoreError."""
+        try:
+            return boards.read(self._connected())
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
 
     def _in_transaction(self, work: Callable[[sqlite3.Connection], None]) -> None:
         connection = self._connected()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maille_coordinator.store.errors import StoreCorrupt, StoreVersion
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Stands in the file's `user_version`; raised with every change of the tables."""
 
 APPLICATION_ID = 0x4D61496C
@@ -91,6 +91,18 @@ CREATE TABLE stages_held (
 ) WITHOUT ROWID;
 """
 
+# Version 3: what people want of boards, one row a wish.
+BOARD_TABLES = """
+CREATE TABLE board_wish (
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    data TEXT NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+"""
+
+_ADDED_IN = {2: SESSION_TABLES, 3: BOARD_TABLES}
+
 _WRITER_SETTINGS = (
     # Commits append to one file; readers and checkpoints never wait for them.
     "PRAGMA journal_mode = WAL",
@@ -166,14 +178,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
                 f"{path} is another program's database: choose another state directory, "
                 "or move that file away"
             )
-        # One transaction: a kill in the middle leaves an empty file, which is begun again.
+    if version < SCHEMA_VERSION:
+        added = TABLES if version == 0 else ""
+        added += "".join(tables for since, tables in _ADDED_IN.items() if since > version)
+        # One transaction: a kill in the middle leaves the file as it was, which is begun again.
         connection.executescript(
-            f"BEGIN IMMEDIATE; {TABLES} {SESSION_TABLES} "
-            f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
-    elif version == 1:
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {SESSION_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            f"BEGIN IMMEDIATE; {added} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
 
 
