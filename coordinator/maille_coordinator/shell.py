@@ -13,19 +13,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from maille_broker import Link, Message
 from maille_coordinator.acceptances import Acceptances
+from maille_coordinator.boards import runner as boards
+from maille_coordinator.boards.runner import BoardService
 from maille_coordinator.clock import Clock
-from maille_coordinator.core import Core, CoreLimits, outcome_of
+from maille_coordinator.core import Core, CoreLimits
 from maille_coordinator.core.actions import (
-    Accept,
     Action,
-    ClearRetained,
-    Report,
-    SendOffers,
-    SendToNode,
-    Tell,
-    TellFromJournal,
-    WakeAt,
-    Write,
 )
 from maille_coordinator.core.events import (
     BrokerConnected,
@@ -35,6 +28,7 @@ from maille_coordinator.core.events import (
     Event,
     ForgetAsked,
     ModelAdded,
+    ModelRefused,
     ModelRemoved,
     NodeSpoke,
     ProcessStalled,
@@ -42,11 +36,12 @@ from maille_coordinator.core.events import (
     TasksRestored,
     TimeReached,
 )
+from maille_coordinator.effects import LOCAL_CLIENT, Effects
 from maille_coordinator.language.runner import LanguageService, Surroundings
 from maille_coordinator.language.slice_files import SliceFiles
 from maille_coordinator.language.state import LanguageLimits
 from maille_coordinator.models import ArtefactStore, Catalogue
-from maille_coordinator.packing import split_offers, split_outcomes
+from maille_coordinator.models.tiny_models import TinyModels
 from maille_coordinator.records import (
     Distribution,
     MeshEvent,
@@ -66,28 +61,16 @@ from maille_protocol import (
     Accepted,
     CoordinatorState,
     Envelope,
-    ErrorCode,
     ModelFormat,
-    ModelReference,
-    Offer,
-    Offers,
-    Outcome,
-    Outcomes,
-    OutcomeStatus,
     Reference,
     Submission,
     Submit,
-    TaskFlag,
     Withdraw,
     topics,
 )
 from maille_protocol import Message as WireMessage
-from maille_protocol.limits import MAX_MICROCONTROLLER_PUBLISH_BYTES, MAX_PUBLISH_BYTES
 
 logger = logging.getLogger(__name__)
-
-LOCAL_CLIENT = "http"
-"""Client id of tasks that come in through the HTTP API; it has no topics."""
 
 MAX_EPOCH_TO_FOLLOW = 1 << 62
 """What the journal can count beyond."""
@@ -139,6 +122,18 @@ class Coordinator:
                 least_nodes=settings.language_least_nodes,
             ),
         )
+        self.tiny_models = TinyModels(self.artefacts)
+        self.boards = BoardService(
+            boards.Surroundings(
+                store=self._store,
+                models=self.tiny_models,
+                now_ms=self._clock.now_ms,
+                send=self._send,
+                publish=self._streams.publish,
+                refuse=self._refused,
+                failed=self._fail,
+            )
+        )
         self._waiters = Waiters()
         self._timer: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] | None = None
@@ -178,16 +173,26 @@ class Coordinator:
         )
         self.wire = Wire(settings.mesh, settings.name, boot=secrets.randbits(63) | 1, epoch=epoch)
         self._failed = asyncio.get_running_loop().create_future()
+        self._acceptances = Acceptances(
+            self.core.tasks,
+            self._acknowledge,
+        )
+        self._effects = Effects(
+            store=self._store,
+            wire=self.wire,
+            waiters=self._waiters,
+            acceptances=self._acceptances,
+            registry=self.core.registry,
+            publish=self._streams.publish,
+            wake_at=self._wake_at,
+        )
+        self.boards.open(self.core)
         for model in self.catalogue.list():
             if model.format is not ModelFormat.GGUF:
                 self.take(ModelAdded(model))
         self.take(restored)
         if restored.open_tasks:
             logger.info("restored %d open tasks from the journal", len(restored.open_tasks))
-        self._acceptances = Acceptances(
-            self.core.tasks,
-            self._acknowledge,
-        )
         link = Link(
             settings.endpoint,
             settings.name,
@@ -206,6 +211,7 @@ class Coordinator:
         if self._timer is not None:
             self._timer.cancel()
         self.language.close()
+        self.boards.close()
         self._acceptances.close()
         self._store.close()
 
@@ -263,15 +269,23 @@ class Coordinator:
         for event in events:
             actions += self.core.handle(event, now_ms)
         try:
-            self._carry_out(actions)
+            needs = self._effects.carry_out(actions)
         except StoreError as error:
             self._fail(error)
             return
         spoken = [event for event in events if isinstance(event, NodeSpoke)]
-        self.language.observe(
-            self.core,
-            [(event.node, event.envelope.boot, event.envelope.message) for event in spoken],
-        )
+        heard = [(event.node, event.envelope.boot, event.envelope.message) for event in spoken]
+        self.language.observe(self.core, heard)
+        fresh = [
+            (event.node, event.envelope.boot, event.envelope.message)
+            for event in spoken
+            if not event.retained
+        ]
+        self.boards.observe(self.core, fresh, needs)
+
+    def _refused(self, event: ModelRefused) -> None:
+        """Told by the boards within a round: the next one ends the tasks."""
+        asyncio.get_running_loop().call_soon(self.take, event)
 
     def _fail(self, error: StoreError) -> None:
         """Nothing that follows a write may happen without it: stop, and start again later."""
@@ -327,96 +341,17 @@ class Coordinator:
                 )
             )
 
-    def _carry_out(self, actions: Sequence[Action]) -> None:
-        # An offer promises nothing to anyone: nodes may begin while the disk is written. Only
-        # what must never run twice waits for its mark in the journal.
-        self._send_offers(actions, marked=False)
-        records = [action.record for action in actions if isinstance(action, Write)]
-        if records:
-            self._store.commit(records)
-        self._send_offers(actions, marked=True)
-        outcomes: dict[str, list[Outcome]] = {}
-        for action in actions:
-            match action:
-                case Write(record):
-                    if isinstance(record, TaskEnd):
-                        self._waiters.ended(record)
-                case SendOffers():
-                    pass  # sent above
-                case Tell(client, outcome):
-                    outcomes.setdefault(client, []).append(outcome)
-                case Accept(client, batch, task_ids):
-                    if client != LOCAL_CLIENT:
-                        self._acceptances.add(client, batch, task_ids)
-                case SendToNode(node, message):
-                    topic = (
-                        topics.NODE_CONTROL
-                        if message.TYPE is topics.NODE_CONTROL.message
-                        else topics.NODE_CANCEL
-                    )
-                    self.wire.send(topic, node, message)
-                case TellFromJournal(client, task_ids):
-                    outcomes.setdefault(client, []).extend(map(self._from_journal, task_ids))
-                case ClearRetained(node):
-                    self.wire.clear(topics.NODE_STATE, node)
-                    self.wire.clear(topics.NODE_INFO, node)
-                case Report(event):
-                    self._log(event)
-                    self._streams.publish(event)
-                case WakeAt(at_ms):
-                    self._wake_at(at_ms)
-        for client, all_outcomes in outcomes.items():
-            if client == LOCAL_CLIENT:
-                self._waiters.told(all_outcomes)
-                continue
-            for told in split_outcomes(all_outcomes):
-                self.wire.send(topics.CLIENT_OUTCOME, client, Outcomes(told))
-
     def _send(self, topic: topics.Topic, node: str, message: WireMessage) -> bool:
         return self.wire.send(topic, node, message)
 
-    def _send_offers(self, actions: Sequence[Action], *, marked: bool) -> None:
-        """Send offers, joined by node and model: those of at-most-once tasks, or the others."""
-        joined: dict[tuple[str, ModelReference], list[Offer]] = {}
-        for action in actions:
-            if isinstance(action, SendOffers):
-                chosen = [
-                    offer
-                    for offer in action.offers
-                    if bool(offer.flags & TaskFlag.AT_MOST_ONCE) is marked
-                ]
-                if chosen:
-                    joined.setdefault((action.node, action.model), []).extend(chosen)
-        for (node, model), offers in joined.items():
-            for group in split_offers(offers, self._limit_of(node)):
-                self.wire.send(topics.NODE_TASK, node, Offers(model, group))
-
     def _acknowledge(self, client: str, batches: tuple[int, ...]) -> None:
         self.wire.send(topics.CLIENT_ACCEPTED, client, Accepted(batches))
-
-    def _limit_of(self, node: str) -> int:
-        record = self.core.registry.get(node)
-        if record is None or record.info is None:
-            return MAX_MICROCONTROLLER_PUBLISH_BYTES
-        return min(MAX_PUBLISH_BYTES, record.info.max_message_bytes)
 
     def _wake_at(self, at_ms: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         delay_s = max(0.0, (at_ms - self._clock.now_ms()) / 1000)
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
-
-    def _from_journal(self, task_id: bytes) -> Outcome:
-        end = self._store.end(task_id)
-        if end is not None:
-            return outcome_of(end)
-        return Outcome(task_id, OutcomeStatus.UNKNOWN, ErrorCode.NONE, b"", "", 0, 0, 0)
-
-    def _log(self, event: MeshEvent) -> None:
-        level = (
-            logging.WARNING if event.kind.endswith(("lost", "duplicate", "dead")) else logging.INFO
-        )
-        logger.log(level, "%s %s %s", event.kind, event.subject, event.text)
 
     # --- what the HTTP API may ask -----------------------------------------------------------
 
@@ -454,6 +389,7 @@ class Coordinator:
         link = self.wire.counters()
         counts.update({f"mqtt_{name}_total": value for name, value in link.items()})
         counts.update(self.language.counters())
+        counts.update(self.boards.counters())
         return counts
 
     def latencies(self) -> Mapping[str, Distribution]:
@@ -519,8 +455,11 @@ class Coordinator:
                 404, "unknown_model", f"no {which} {name!r}: see `maille models list`"
             )
         for found in versions:
-            if (name, found) in self.core.models:
+            record = self.core.models.get((name, found))
+            if record is not None:
                 self.take(ModelRemoved(name, found))
+                if not self.catalogue.uses(record.sha256):
+                    self.boards.remove_model(record.sha256)
         now_ms = int(self._clock.now_ms())
         self._streams.publish(MeshEvent("model.removed", now_ms, name, f"versions {versions}"))
 

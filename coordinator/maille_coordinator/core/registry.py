@@ -95,10 +95,7 @@ class NodeRecord:
         if not self.is_board:
             return True
         assert self.info is not None  # noqa: S101 - boards are known by their info
-        return (
-            sha256[:WARM_MODEL_BYTES] in self.warm
-            and offer_bytes <= self.info.max_message_bytes
-        )
+        return sha256[:WARM_MODEL_BYTES] in self.warm and offer_bytes <= self.info.max_message_bytes
 
     @property
     def takes_work(self) -> bool:

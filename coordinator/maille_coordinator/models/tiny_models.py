@@ -37,7 +37,9 @@ class TinyModels:
             try:
                 found = data, decode_model(data)
             except WireError as error:
-                raise ModelsError(f"artefact {sha256.hex()[:12]} is no tiny model: {error}") from error
+                raise ModelsError(
+                    f"artefact {sha256.hex()[:12]} is no tiny model: {error}"
+                ) from error
             self._kept[sha256] = found
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)

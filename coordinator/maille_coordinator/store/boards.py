@@ -15,15 +15,16 @@ from maille_coordinator.boards.records import (
 from maille_protocol import ErrorCode, ModelFormat, ModelReference, SenseMode
 
 
-def write(connection: sqlite3.Connection, kept: Iterable[Wish], dropped: Iterable[Wish]) -> None:
-    """Write wishes, and delete those that are no more, in the caller's transaction."""
-    connection.executemany(
-        "INSERT OR REPLACE INTO board_wish VALUES (?, ?, ?)",
-        [(*key_of(wish), json.dumps(_plain(wish))) for wish in kept],
-    )
-    connection.executemany(
-        "DELETE FROM board_wish WHERE kind = ? AND key = ?", [key_of(wish) for wish in dropped]
-    )
+def write(connection: sqlite3.Connection, changes: Iterable[tuple[Wish, bool]]) -> None:
+    """Write (True) or delete (False) wishes, in order, in the caller's transaction."""
+    for wish, wanted in changes:
+        if wanted:
+            connection.execute(
+                "INSERT OR REPLACE INTO board_wish VALUES (?, ?, ?)",
+                (*key_of(wish), json.dumps(_plain(wish))),
+            )
+        else:
+            connection.execute("DELETE FROM board_wish WHERE kind = ? AND key = ?", key_of(wish))
 
 
 def read(connection: sqlite3.Connection) -> list[Wish]:
@@ -77,9 +78,7 @@ def _wish(kind: str, data: dict[str, object]) -> Wish:
         return EvictWish(node, model)
     asked_at = _whole(data["asked_at"])
     if kind == "deploy":
-        return DeployWish(
-            node, model, asked_at, ErrorCode(_whole(data["code"])), str(data["text"])
-        )
+        return DeployWish(node, model, asked_at, ErrorCode(_whole(data["code"])), str(data["text"]))
     return SenseWish(
         _whole(data["sense"]),
         node,

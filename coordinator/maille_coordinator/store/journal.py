@@ -333,10 +333,10 @@ class Store:
         )
         return deleted[0]
 
-    def commit_wishes(self, kept: Sequence[Wish], dropped: Sequence[Wish]) -> None:
-        """Write what people want of boards, and delete what they want no more. StoreError."""
-        self._in_transaction(lambda connection: boards.write(connection, kept, dropped))
-        self._checkpointer.written(len(kept) + len(dropped))
+    def commit_wishes(self, changes: Sequence[tuple[Wish, bool]]) -> None:
+        """Write (True) what people want of boards, delete (False) what no more. StoreError."""
+        self._in_transaction(lambda connection: boards.write(connection, changes))
+        self._checkpointer.written(len(changes))
 
     def wishes(self) -> list[Wish]:
         """All that people want of boards. StoreError."""

@@ -172,12 +172,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(setting)
     for setting in _WRITER_SETTINGS:
         connection.execute(setting)
-    if version == 0:
-        if _number(connection, "SELECT count(*) FROM sqlite_master") != 0:
-            raise StoreCorrupt(
-                f"{path} is another program's database: choose another state directory, "
-                "or move that file away"
-            )
+    if version == 0 and _number(connection, "SELECT count(*) FROM sqlite_master") != 0:
+        raise StoreCorrupt(
+            f"{path} is another program's database: choose another state directory, "
+            "or move that file away"
+        )
     if version < SCHEMA_VERSION:
         added = TABLES if version == 0 else ""
         added += "".join(tables for since, tables in _ADDED_IN.items() if since > version)
