@@ -129,6 +129,7 @@ class CoordinatorService:
             hosts=[host for host in hosts if host] or None,
             max_task_body_bytes=self.settings.max_input_bytes,
             language=self.coordinator.language,
+            boards=self.coordinator.boards,
         )
         config = uvicorn.Config(
             app,

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from maille_coordinator.api import (
     artefact_routes,
+    board_routes,
     documentation,
     event_routes,
     health_routes,
@@ -20,6 +21,7 @@ from maille_coordinator.api import (
 from maille_coordinator.api.context import MAX_TASK_BODY_BYTES, Context
 from maille_coordinator.api.errors import add_handlers
 from maille_coordinator.api.security import LOOPBACK_HOSTS, Security
+from maille_coordinator.boards.service import BoardApi
 from maille_coordinator.language import LanguageApi
 from maille_coordinator.service import Service
 
@@ -42,6 +44,7 @@ def create_app(
     hosts: Iterable[str] | None = None,
     max_task_body_bytes: int = MAX_TASK_BODY_BYTES,
     language: LanguageApi | None = None,
+    boards: BoardApi | None = None,
 ) -> FastAPI:
     """The HTTP API of `service`, as an ASGI application without state of its own.
 
@@ -52,6 +55,7 @@ def create_app(
             an API without a key answers to the names of loopback only, one with a key to all.
         max_task_body_bytes: largest body with the inputs of tasks.
         language: its language models; None leaves out /v1 and /api/language.
+        boards: its boards; None leaves out /api/boards and /api/senses.
     """
     app = documentation.create_documented(key is not None)
     context = Context(service, max_task_body_bytes)
@@ -60,6 +64,8 @@ def create_app(
     if language is not None:
         app.include_router(openai_routes.router(language))
         app.include_router(language_routes.router(language))
+    if boards is not None:
+        app.include_router(board_routes.router(boards, service.catalogue))
     app.include_router(documentation.router())
     add_handlers(app)
     allowed = None if hosts is None and key is not None else (*LOOPBACK_HOSTS, *(hosts or ()))

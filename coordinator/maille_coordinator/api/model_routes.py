@@ -55,8 +55,9 @@ def router(context: Context) -> APIRouter:
     async def add_model(request: Request, response: Response) -> schemas.Model:
         """Make an uploaded artefact a new version of a model.
 
-        The file (ONNX, or a GGUF language model) is loaded once, in a process of its own, to learn
-        what it is.
+        The file (ONNX, tiny, or a GGUF language model) is loaded once, in a process of its own, to
+        learn what it is. The bytes of a tiny model, which say what its integers mean, can be had
+        from /api/artefacts/{sha256}.
         The same bytes under the same name are the same version.
         """
         wanted = await _parse(request)
@@ -129,8 +130,13 @@ def _same(records: list[ModelRecord], name: str, sha256: bytes) -> ModelRecord |
 
 
 def _described(inspection: Inspection) -> str:
-    """What a language model says of itself, where nobody else says anything."""
+    """What a language model or a tiny one says of itself, where nobody else says anything."""
     said = inspection.metadata
+    if inspection.format is ModelFormat.TINY:
+        return (
+            f"{said['name'] or 'tiny model'}: {said['layers']} layers, arena {said['arena_bytes']} "
+            f"bytes, {said['multiply_accumulates']} multiply-accumulates"
+        )
     if inspection.format is not ModelFormat.GGUF:
         return ""
     millions = int(said["parameters"]) / 1e6

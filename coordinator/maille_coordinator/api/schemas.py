@@ -147,7 +147,7 @@ class ModelRequest(BaseModel):
 
     name: str = Field(description="1 to 64 of a-z, 0-9 and inner `.` `_` `-`.", examples=["digits"])
     sha256: Sha256
-    format: Literal["onnx", "gguf"] | None = Field(
+    format: Literal["onnx", "gguf", "tiny"] | None = Field(
         None, description="The form of the file; its first bytes say so anyway."
     )
     description: str = Field("", max_length=2000)

@@ -1,6 +1,7 @@
 """What became of tasks, in JSON or CBOR."""
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ from maille_coordinator.models import ArtefactStore, UnknownArtefact
 from maille_coordinator.records import ModelRecord, TaskEnd, TaskView
 from maille_coordinator.service import Service
 from maille_coordinator.store.rows import STATE_OF_STATUS
-from maille_protocol import ErrorCode, Reference, TaskState
+from maille_protocol import ErrorCode, Reference, TaskState, UsageError
 from maille_protocol.messages import Content
 from maille_protocol.tensors import decode_tensors
+from maille_protocol.tiny import Model, dequantise_outputs
 
 _CBOR = "application/cbor"
 _THREAD_BYTES = 128 * 1024
@@ -30,10 +32,16 @@ class Answered:
     state: str
     code: ErrorCode
     content: Content | None
+    tiny: Model | None = None
+    """The model decoded, if it is a tiny one: its integers become numbers or labels."""
 
 
 def from_end(
-    task_id: bytes, end: TaskEnd | None, record: ModelRecord, service: Service
+    task_id: bytes,
+    end: TaskEnd | None,
+    record: ModelRecord,
+    service: Service,
+    tiny: Model | None = None,
 ) -> Answered:
     """The answer to a request that waited; `end` None: the task is still open."""
     view = service.task(task_id) if end is None else None
@@ -55,6 +63,7 @@ def from_end(
         state=state,
         code=end.code if end else ErrorCode.NONE,
         content=end.content if end else None,
+        tiny=tiny,
     )
 
 
@@ -80,11 +89,13 @@ async def many(answers: list[Answered], artefacts: ArtefactStore) -> Response:
     return await _json({"tasks": tasks}, 200 if all_ended else 202, bytes(0), size)
 
 
-async def detail(view: TaskView, request: Request, artefacts: ArtefactStore) -> Response:
+async def detail(
+    view: TaskView, request: Request, artefacts: ArtefactStore, tiny: Model | None = None
+) -> Response:
     """A response for a task as the coordinator knows it."""
     fields = views.task_summary(view)
     fields["history"] = [views.attempt(record) for record in view.history]
-    answered = Answered(fields, view.state, view.code, view.content)
+    answered = Answered(fields, view.state, view.code, view.content, tiny)
     ended = TaskState(view.state).final
     content = await _bytes(view.content, artefacts) if ended else None
     if ended and _CBOR in request.headers.get("accept", ""):
@@ -114,14 +125,18 @@ async def _whole(answered: Answered, content: bytes | None) -> dict[str, object]
     if answered.state != TaskState.DONE.value or content is None:
         fields["error"] = _error(answered, content)
     elif len(content) > _THREAD_BYTES:
-        fields["outputs"] = await asyncio.to_thread(_outputs, content)
+        fields["outputs"] = await asyncio.to_thread(_outputs, content, answered.tiny)
     else:
-        fields["outputs"] = _outputs(content)
+        fields["outputs"] = _outputs(content, answered.tiny)
     return fields
 
 
-def _outputs(content: bytes) -> dict[str, object]:
-    return {name: json_of(array) for name, array in decode_tensors(content).items()}
+def _outputs(content: bytes, tiny: Model | None) -> dict[str, object]:
+    arrays = decode_tensors(content)
+    if tiny is not None:
+        with contextlib.suppress(UsageError):  # a node's fault: show what it sent
+            arrays = dequantise_outputs(tiny, arrays)
+    return {name: json_of(array) for name, array in arrays.items()}
 
 
 def _error(answered: Answered, content: bytes | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from maille_coordinator.api.tensors import InputProblem, arrays_of
 from maille_coordinator.models import ArtefactStore
 from maille_coordinator.records import ModelRecord
 from maille_coordinator.service import TaskOptions
-from maille_protocol import ErrorCode, Reference, Submission, TaskFlag, WireError
+from maille_protocol import ErrorCode, Reference, Submission, TaskFlag, UsageError, WireError
 from maille_protocol.limits import (
     MAX_INLINE_CONTENT_BYTES,
     MAX_ITEMS_PER_MESSAGE,
@@ -24,6 +24,7 @@ from maille_protocol.limits import (
 )
 from maille_protocol.signature import TensorSpec, check_inputs
 from maille_protocol.tensors import Array, decode_tensors, encode_tensors
+from maille_protocol.tiny import Model, quantise_inputs
 
 _THREAD_BYTES = 128 * 1024
 """Larger bodies are parsed in a thread, so that the event loop goes on."""
@@ -67,17 +68,23 @@ async def parse(request: Request, context: Context) -> Wanted:
 
 
 async def submissions(
-    wanted: Wanted, record: ModelRecord, artefacts: ArtefactStore
+    wanted: Wanted, record: ModelRecord, artefacts: ArtefactStore, tiny: Model | None = None
 ) -> list[Submission]:
     """The tasks, with inputs checked against the model; large ones become artefacts.
+
+    Args:
+        wanted: the request.
+        record: the model.
+        artefacts: for large inputs.
+        tiny: the model decoded, if it is a tiny one: real numbers become its integers.
 
     Raises:
         ApiError: 422, the inputs do not fit.
     """
     if wanted.body_bytes > _THREAD_BYTES:
-        contents = await asyncio.to_thread(_contents, wanted, record)
+        contents = await asyncio.to_thread(_contents, wanted, record, tiny)
     else:
-        contents = _contents(wanted, record)
+        contents = _contents(wanted, record, tiny)
     made: list[Submission] = []
     for content in contents:
         task_id = secrets.token_bytes(TASK_ID_BYTES)
@@ -132,7 +139,7 @@ def _wanted(fields: TaskRequest, encoded: bytes | None, body_bytes: int) -> Want
     )
 
 
-def _contents(wanted: Wanted, record: ModelRecord) -> list[bytes]:
+def _contents(wanted: Wanted, record: ModelRecord, tiny: Model | None) -> list[bytes]:
     if wanted.encoded is not None:
         try:
             tensors = decode_tensors(wanted.encoded)
@@ -143,18 +150,38 @@ def _contents(wanted: Wanted, record: ModelRecord) -> list[bytes]:
                 "maille_protocol.tensors.encode_tensors gives, or JSON",
                 "",
             ) from error
+        if tiny is not None:
+            tensors = _quantised(tiny, tensors, "")
         _check(record.inputs, tensors, "")
-        return [wanted.encoded]
+        return [wanted.encoded if tiny is None else encode_tensors(tensors)]
     contents: list[bytes] = []
     for position, inputs in enumerate(wanted.inputs):
         where = "" if wanted.single else f"task {position}: "
         try:
-            arrays = arrays_of(record.inputs, inputs)
+            arrays = arrays_of(record.inputs if tiny is None else _real(tiny), inputs)
         except InputProblem as error:
             raise _refused(error.code, str(error), where) from error
+        if tiny is not None:
+            arrays = _quantised(tiny, arrays, where)
         _check(record.inputs, arrays, where)
         contents.append(encode_tensors(arrays))
     return contents
+
+
+def _real(tiny: Model) -> tuple[TensorSpec, ...]:
+    """What people give to a tiny model: real numbers, as to the model that it was made from."""
+    return tuple(
+        TensorSpec(found.name, "float64", found.shape) for found in tiny.description.inputs
+    )
+
+
+def _quantised(tiny: Model, arrays: Mapping[str, Array], where: str) -> dict[str, Array]:
+    try:
+        return quantise_inputs(tiny, arrays)
+    except UsageError as error:
+        named = {found.name for found in tiny.description.inputs} == set(arrays)
+        code = ErrorCode.INPUT_SHAPE if named else ErrorCode.INPUT_NAME
+        raise _refused(code, str(error), where) from error
 
 
 def _check(specs: Sequence[TensorSpec], tensors: Mapping[str, Array], where: str) -> None:

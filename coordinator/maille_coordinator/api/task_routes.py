@@ -1,5 +1,6 @@
 """/api/tasks: run models, see what became of tasks, cancel them."""
 
+import contextlib
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from maille_coordinator.api import schemas, task_answers, task_requests, views
 from maille_coordinator.api.context import Context
 from maille_coordinator.api.errors import ApiError, described
+from maille_coordinator.models import ModelsError
 from maille_coordinator.records import TaskView
 
 State = Literal[
@@ -78,11 +80,12 @@ def router(context: Context) -> APIRouter:
         """
         wanted = await task_requests.parse(request, context)
         record = service.catalogue.require(wanted.model, wanted.options.version)
-        submissions = await task_requests.submissions(wanted, record, service.artefacts)
+        tiny = context.tiny(record)
+        submissions = await task_requests.submissions(wanted, record, service.artefacts, tiny)
         task_ids = await service.submit(wanted.model, submissions, wanted.options)
         ends = await service.wait(task_ids, wanted.wait_s)
         answers = [
-            task_answers.from_end(task_id, end, record, service)
+            task_answers.from_end(task_id, end, record, service, tiny)
             for task_id, end in zip(task_ids, ends, strict=True)
         ]
         if wanted.single:
@@ -125,7 +128,10 @@ def router(context: Context) -> APIRouter:
         if view.ended_at_unix_ms is None and wait_s:
             await service.wait([view.task_id], wait_s)
             view = find(task_id)
-        return await task_answers.detail(view, request, service.artefacts)
+        tiny = None
+        with contextlib.suppress(ModelsError, OSError):  # its model may be gone: show integers
+            tiny = context.tiny(service.catalogue.get(view.model, view.version))
+        return await task_answers.detail(view, request, service.artefacts, tiny)
 
     @routes.post("/api/tasks/{task_id}/cancel", responses=described(404))
     async def cancel_task(task_id: str) -> schemas.Cancelled:

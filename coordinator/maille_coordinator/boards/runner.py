@@ -243,36 +243,44 @@ class BoardService:
         self._take(happened.DeployAsked(node, model))
         return delivery_view(board, model.sha256)
 
-    def evict(self, node: str, record: ModelRecord) -> BoardView:
-        """Want a model off a board."""
+    def evict(self, node: str, name: str, record: ModelRecord | None) -> BoardView:
+        """Want a model off a board; without a record the one that the board calls `name`."""
         board = self._known(node)
+        state = board.state or board.told
+        held = () if state is None else state.models
+        model = None if record is None else _reference(record)
+        if model is None:
+            # It was removed from the catalogue, or built in: the board knows it all the same.
+            named = [found.sha256 for found in held if found.name == name]
+            model = ModelReference(name, 0, named[0], 0, ModelFormat.TINY) if named else None
+        wanted_there = model is not None and (
+            board.holds(model.sha256) or model.sha256 in board.deliveries
+        )
+        if model is None or not wanted_there:
+            raise ServiceError(
+                404,
+                "model_not_held",
+                f"node {node} does not hold {name[:80]!r}: see `maille nodes`",
+            )
         using = [
             str(number)
             for number, sense in self._core.senses.of(node).items()
-            if sense.wish.model.sha256 == record.sha256
+            if sense.wish.model.sha256 == model.sha256
         ]
         if using:
             raise ServiceError(
                 409,
                 "model_in_use",
-                f"sense {', '.join(using)} runs {record.name} on {node}: stop it first "
+                f"sense {', '.join(using)} runs {name} on {node}: stop it first "
                 f"(maille sense --stop {using[0]})",
             )
-        state = board.state or board.told
-        held = () if state is None else state.models
-        if any(found.sha256 == record.sha256 and not found.removable for found in held):
+        if any(found.sha256 == model.sha256 and not found.removable for found in held):
             raise ServiceError(
                 409,
                 "model_built_in",
-                f"{record.name} is built into the firmware of {node}: flash another one",
+                f"{name} is built into the firmware of {node}: flash another one",
             )
-        if not board.holds(record.sha256) and record.sha256 not in board.deliveries:
-            raise ServiceError(
-                404,
-                "model_not_held",
-                f"node {node} does not hold {record.name}: see `maille nodes`",
-            )
-        self._take(happened.EvictAsked(node, _reference(record)))
+        self._take(happened.EvictAsked(node, model))
         return self._view(board)
 
     def calibrate(self, node: str) -> BoardView:

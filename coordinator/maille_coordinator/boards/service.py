@@ -100,8 +100,8 @@ class BoardApi(Protocol):
         """Want a model on a board, and to stay there; one that failed is tried again."""
         ...
 
-    def evict(self, node: str, record: ModelRecord) -> BoardView:
-        """Want a model off a board."""
+    def evict(self, node: str, name: str, record: ModelRecord | None) -> BoardView:
+        """Want a model off a board; without a record the one that the board calls `name`."""
         ...
 
     def calibrate(self, node: str) -> BoardView:

@@ -15,8 +15,10 @@ from typing import Protocol
 
 from maille_coordinator.models.errors import InspectionError
 from maille_coordinator.models.onnx_file import OnnxOutline, read_outline
+from maille_protocol import WireError
 from maille_protocol.limits import MAX_TENSORS
 from maille_protocol.signature import TensorSpec, batch_axis
+from maille_protocol.tiny import decode_model, is_tiny, self_test, signature
 
 _DTYPES = {
     "float": "float32",
@@ -75,6 +77,9 @@ def describe(path: Path) -> dict[str, object]:
     with path.open("rb") as file:
         if file.read(len(_GGUF)) == _GGUF:
             return describe_gguf(path)
+        file.seek(0)
+        if is_tiny(file.read(6)):
+            return describe_tiny(path)
     outline = read_outline(path)
     if outline.external_files:
         names = ", ".join(repr(name[:100]) for name in outline.external_files[:5])
@@ -150,6 +155,39 @@ def describe_gguf(path: Path) -> dict[str, object]:
             "parameters": str(parameters),
             "layers": str(model.layer_count),
             "context": str(model.context_length),
+        },
+    }
+
+
+def describe_tiny(path: Path) -> dict[str, object]:
+    """The answer for a model in the tiny format, whose own tests must pass here."""
+    try:
+        model = decode_model(path.read_bytes())
+    except WireError as error:
+        raise InspectionError(
+            "invalid", f"the tiny model cannot be used: {error}. Convert it again"
+        ) from error
+    failed = self_test(model)
+    if failed is not None:
+        raise InspectionError(
+            "self_test",
+            f"the tiny model gives other bytes than its test {failed} says: the file was changed, "
+            "or made by a faulty converter; convert it again",
+        )
+    inputs, outputs = signature(model)
+    return {
+        "inputs": [[spec.name, spec.dtype, spec.shape] for spec in inputs],
+        "outputs": [[spec.name, spec.dtype, spec.shape] for spec in outputs],
+        "batchable": False,
+        "opset": 0,
+        "producer": "",
+        "format": "TINY",
+        "metadata": {
+            "name": model.description.name[:_MAX_METADATA_CHARACTERS],
+            "layers": str(len(model.layers)),
+            "arena_bytes": str(model.arena_bytes),
+            "multiply_accumulates": str(model.multiply_accumulates),
+            "self_tests": str(model.self_test_count),
         },
     }
 

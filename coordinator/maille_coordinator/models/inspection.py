@@ -34,13 +34,14 @@ class Inspection:
     producer: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     format: ModelFormat = ModelFormat.ONNX
-    """GGUF: a language model, without inputs and outputs; the metadata says what it is."""
+    """GGUF: a language model, without inputs and outputs; the metadata says what it is. TINY: inputs
+    and outputs are the integers that travel; the container says what they mean."""
 
 
 async def inspect_model(path: Path, *, time_limit_s: float = _TIME_LIMIT_S) -> Inspection:
-    """Load the ONNX or GGUF file at `path` in a child process and describe it.
+    """Load the ONNX, GGUF or tiny file at `path` in a child process and describe it.
 
-    Its first bytes say which of both it is.
+    Its first bytes say which of them it is.
 
     Raises:
         InspectionError: it is not a model that the mesh can run, or too much for the limits.
