@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from maille_coordinator.boards.records import SenseWish, Wish
-from maille_protocol import BoardState, ModelReference, ModelReport, Readings
+from maille_coordinator.core.registry import NodeRecord
+from maille_protocol import (
+    BoardState,
+    ModelFormat,
+    ModelReference,
+    ModelReport,
+    NodeState,
+    Readings,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +132,23 @@ Event: TypeAlias = (
     | ArtefactMissing
     | TimeReached
 )
+
+
+def node_changed(record: NodeRecord) -> NodeChanged | None:
+    """What boards' core is to know of a node's presence; None before the node has said its info."""
+    info = record.info
+    if info is None:
+        return None
+    reachable = (
+        record.confirmed
+        and not record.suspect
+        and record.state in (NodeState.READY, NodeState.DRAINING)
+    )
+    return NodeChanged(
+        record.node,
+        record.boot,
+        reachable,
+        record.warm,
+        info.max_message_bytes,
+        ModelFormat.TINY in info.formats,
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from maille_coordinator.boards import actions as wanted
 from maille_coordinator.boards import events as happened
 from maille_coordinator.boards.core import BoardsCore
+from maille_coordinator.boards.events import node_changed
 from maille_coordinator.boards.fitting import crowded, refusal
 from maille_coordinator.boards.readings import ReadingStore
 from maille_coordinator.boards.records import SenseWish
@@ -32,7 +33,6 @@ from maille_protocol import (
     ModelOrder,
     ModelReference,
     ModelReport,
-    NodeState,
     Readings,
     SenseMode,
     topics,
@@ -120,23 +120,8 @@ class BoardService:
             self._take(happened.ModelNeeded(need.model, need.node, need.offer_bytes))
 
     def _note(self, record: NodeRecord) -> None:
-        info = record.info
-        if info is None:
-            return
-        reachable = (
-            record.confirmed
-            and not record.suspect
-            and record.state in (NodeState.READY, NodeState.DRAINING)
-        )
-        now = happened.NodeChanged(
-            record.node,
-            record.boot,
-            reachable,
-            record.warm,
-            info.max_message_bytes,
-            ModelFormat.TINY in info.formats,
-        )
-        if self._nodes.get(record.node) != now:
+        now = node_changed(record)
+        if now is not None and self._nodes.get(record.node) != now:
             self._nodes[record.node] = now
             self._take(now)
 

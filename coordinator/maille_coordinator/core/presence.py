@@ -58,6 +58,10 @@ class Heard:
     actions: list[Action] = field(default_factory=list)
 
 
+MESSAGES_OF_A_BIRTH = 6
+"""State, info, what a board has, heartbeat, state again, and one that is sent on the way."""
+
+
 class Presence:
     """Keeps the registry's presence fields."""
 
@@ -119,8 +123,13 @@ class Presence:
             case _:
                 pass
         # A birth says the state, then the capabilities, then what is held: in this order.
+        # One that is still INIT some messages later has told its state into the void.
         announced = record.info is not None and (
-            record.state is not NodeState.INIT or record.last_state_seq > 0
+            record.state is not NodeState.INIT
+            or (
+                record.last_state_seq > 0
+                and envelope.seq <= record.last_state_seq + MESSAGES_OF_A_BIRTH
+            )
         )
         if not (announced or retained or isinstance(message, NodeStatus | NodeInfo)):
             self._counters.messages_unannounced += 1
