@@ -192,8 +192,8 @@ class World:
                     size = len(self._packed(message))
                     assert size <= offer_bytes(model, content)
                     self._send(node, message)
-                case SendToNode(node, message):
-                    self._send(node, message)
+                case SendToNode(node, order):
+                    self._send(node, order)
                 case NeedModel():
                     needs.append(action)
                 case Tell(_, outcome):

@@ -87,7 +87,7 @@ def test_files_that_are_no_models(tmp_path: Path, name: str) -> None:
         ({"sha256": "0" * 64}, 404, "unknown_artefact", "upload it first"),
         ({"sha256": "abc"}, 422, "invalid_request", "sha256"),
         ({"name": "My Model"}, 422, "invalid_model_name", "'my-model'"),
-        ({"format": "tiny"}, 422, "invalid_request", "onnx"),
+        ({"format": "slice"}, 422, "invalid_request", "onnx"),
         ({"description": "x" * 2001}, 422, "invalid_request", "description"),
         ({"colour": "red"}, 422, "invalid_request", "colour"),
     ],
