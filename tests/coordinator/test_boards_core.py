@@ -18,6 +18,7 @@ from maille_protocol import (
     SenseCommand,
     SenseMode,
     SenseOrder,
+    topics,
 )
 from maille_protocol.tensors import decode_tensors
 from maille_simulator.boards.python_board import BoardLimits
@@ -499,14 +500,28 @@ def test_a_forgotten_board_leaves_nothing_behind() -> None:
 
 def test_a_board_whose_state_was_lost_is_asked_for_it() -> None:
     world = World()
-    device = world.plug_in("pico-1")
+    world.plug_in("pico-1")
     world._bus = [entry for entry in world._bus if entry[5] != "up/board"]
     world.run(500)
-    assert commands(world, "pico-1") == []
-    world.run(3_000)
-    assert commands(world, "pico-1") == [ModelCommand.REPORT]
     assert world.boards.boards["pico-1"].state is not None
-    assert device.flash.resets == 1
+
+
+def test_a_board_that_does_not_say_its_state_is_asked_ever_more_seldom() -> None:
+    world = World()
+    device = world.plug_in("pico-1")
+    world._bus.clear()
+    say_all = device.board.start
+    device.board.start = lambda now_ms: [  # type: ignore[method-assign]
+        (topic, message) for topic, message in say_all(now_ms) if topic is not topics.NODE_BOARD
+    ]
+    handle = device.board.handle
+    device.board.handle = lambda envelope, now_ms: (  # type: ignore[method-assign]
+        [] if isinstance(envelope.message, ModelOrder) else handle(envelope, now_ms)
+    )
+    world.run(60_000)
+    asked = commands(world, "pico-1")
+    assert 3 <= len(asked) <= 7
+    assert set(asked) == {ModelCommand.REPORT}
 
 
 def test_nonsense_from_a_board_changes_nothing() -> None:

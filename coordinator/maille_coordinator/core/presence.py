@@ -34,7 +34,10 @@ MAX_NODES = 50_000
 """Beyond this, messages of unknown nodes are counted and dropped, whatever they claim."""
 
 _BIRTH_MESSAGES = 2
-"""Between the INIT of a birth and the state that ends it: capabilities and a heartbeat."""
+"""Between the INIT of a birth and the state that ends it: capabilities and a heartbeat.
+
+A board says its own state as well.
+"""
 
 _EVENT_OF_STATE = {
     NodeState.INIT: PresenceEvent.BORN,
@@ -56,10 +59,6 @@ class Heard:
     lost_reason: str | None = None
     """Why attempts that were on the node are lost, if they are."""
     actions: list[Action] = field(default_factory=list)
-
-
-MESSAGES_OF_A_BIRTH = 6
-"""State, info, what a board has, heartbeat, state again, and one that is sent on the way."""
 
 
 class Presence:
@@ -113,7 +112,7 @@ class Presence:
                 record.warm = frozenset(message.warm)
                 if (
                     record.state is NodeState.INIT
-                    and envelope.seq > record.last_state_seq + _BIRTH_MESSAGES
+                    and envelope.seq > record.last_state_seq + _BIRTH_MESSAGES + record.is_board
                 ):
                     record.incomplete = True
                 if not record.alive and not retained:
@@ -123,13 +122,8 @@ class Presence:
             case _:
                 pass
         # A birth says the state, then the capabilities, then what is held: in this order.
-        # One that is still INIT some messages later has told its state into the void.
         announced = record.info is not None and (
-            record.state is not NodeState.INIT
-            or (
-                record.last_state_seq > 0
-                and envelope.seq <= record.last_state_seq + MESSAGES_OF_A_BIRTH
-            )
+            record.state is not NodeState.INIT or record.last_state_seq > 0
         )
         if not (announced or retained or isinstance(message, NodeStatus | NodeInfo)):
             self._counters.messages_unannounced += 1
