@@ -16,6 +16,7 @@ from maille.cli.common import (
     connected,
     friendly,
 )
+from maille.cli.convert import convert
 from maille.cli.language_output import (
     print_language_model,
     state_text,
@@ -28,7 +29,8 @@ from maille.views import Model
 
 _READY_LIMIT_S = 900.0
 
-app = typer.Typer(no_args_is_help=True, help="Add, list and remove models.")
+app = typer.Typer(no_args_is_help=True, help="Add, list, remove and convert models.")
+app.command("convert")(convert)
 
 
 def print_model(model: Model) -> None:
