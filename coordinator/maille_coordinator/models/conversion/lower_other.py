@@ -44,6 +44,10 @@ def _gelu(real: Reals) -> Reals:
     return real * 0.5 * (1 + _erf(real / np.sqrt(2)))
 
 
+def _logarithm(real: Reals) -> Reals:
+    return np.log(np.maximum(real, 1e-30))
+
+
 def _erf(real: Reals) -> Reals:
     return np.array([erf(item) for item in real.ravel().tolist()]).reshape(real.shape)
 
@@ -357,11 +361,14 @@ def softmax(builder: Builder, node: Node) -> None:
 
 
 def log_softmax(builder: Builder, node: Node) -> None:
-    """LogSoftmax: the logarithm of shares."""
+    """LogSoftmax: the logarithm of shares, which are told apart down to 1/255."""
     value = builder.settle(node)
     shares = _shares(builder, node, value, node.outputs[0])
-    logarithm: Function = lambda real: np.log(np.maximum(real, 1 / 510))  # noqa: E731
-    builder.define(node.outputs[0], replace(shares, function=logarithm))
+    builder.define(node.outputs[0], replace(shares, function=_logarithm))
+    builder.program.notes.append(
+        f"{node}: shares below 1/255 all get the same logarithm; the order of classes is kept by "
+        "taking an arg-max before"
+    )
 
 
 def _shares(builder: Builder, node: Node, value: Value, output: str) -> Value:
