@@ -1,0 +1,1 @@
+"""Nothing that takes time: a board must stay reachable through its REPL."""
