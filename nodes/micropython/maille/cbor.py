@@ -124,7 +124,7 @@ class Reader:
         if self.at != len(self.data):
             raise WireError("bytes follow the message")
 
-    def read(self, schema: tuple):  # noqa: ANN201 - whatever the schema says
+    def read(self, schema: tuple):
         """The next item, which must be what `schema` says; WireError."""
         kind = schema[0]
         if kind == UINT:
@@ -167,7 +167,7 @@ class Reader:
             raise WireError("number expected or out of range")
         return -1 - self.value if major else self.value
 
-    def _content(self):  # noqa: ANN202 - memoryview or (sha256, size)
+    def _content(self):
         if self.at < len(self.data) and self.data[self.at] >> 5 == 4:
             self.array(2)
             octets = self.octets(2)
@@ -203,7 +203,9 @@ class Writer:
             self.at = at + 1
             return
         size = 1 if value < 256 else 2 if value < 65536 else 4 if value < 1 << 32 else 8
-        buffer[at] = major << 5 | (23 + (1 if size == 1 else 2 if size == 2 else 3 if size == 4 else 4))
+        buffer[at] = major << 5 | (
+            23 + (1 if size == 1 else 2 if size == 2 else 3 if size == 4 else 4)
+        )
         self.at = at + 1 + size
         while size:
             buffer[at + size] = value & 255
@@ -220,7 +222,7 @@ class Writer:
         self.view[at : at + size] = octets
         self.at = at + size
 
-    def write(self, value) -> None:  # noqa: ANN001 - all that the wire carries
+    def write(self, value) -> None:
         """Any value that stands on the wire; TooLarge."""
         if value is None or value is True or value is False:
             if self.at >= len(self.buffer):

@@ -6,19 +6,18 @@ from .cbor import is_id
 
 DEFAULTS = {
     "mesh": "home",
-    "id": "",  # "": made of the chip's serial number
+    "node": "",  # its id; "": made of the chip's serial number
     "name": "",  # for people; "": the id
     "wifi": None,  # {"ssid": "...", "password": "..."}; None: the port's own network
-    "broker": "127.0.0.1",
-    "port": 1883,
+    "broker": "mqtt://127.0.0.1:1883",  # mqtts:// for TLS
     "user": None,
     "password": None,
-    "tls": None,  # {} for TLS; {"cafile": "ca.pem"} to check the broker's certificate
+    "cafile": None,  # PEM or DER file that vouches for the broker; None: any certificate will do
     "keepalive_s": 15,
-    "max_message_bytes": 768,  # the largest message taken; more costs so much memory, four times
+    "max_message_bytes": 768,  # the largest message taken; one byte more costs four of memory
     "max_model_bytes": 8192,
     "arena_bytes": 2048,
-    "folder": "maille-models",
+    "folder": "models",
     "kernels": "",  # "viper" or "python"; "": the fastest that works
     "watchdog_s": 0,  # 0: none. Once started, only a reset ends it
     # name: {"kind": "adc", "pin": 26} or {"kind": "pin", "pin": 5} or {"kind": "temperature"} or
@@ -27,13 +26,18 @@ DEFAULTS = {
     "sensors": {},
 }
 
+_NUMBERS = ("keepalive_s", "max_message_bytes", "max_model_bytes", "arena_bytes")
+
 
 class ConfigError(Exception):
     """The user's file cannot be used; the text says why."""
 
 
 def load(path: str) -> dict:
-    """The defaults with the user's file over them; ConfigError."""
+    """The defaults with the user's file over them; ConfigError.
+
+    The broker's URL is taken apart into `host`, `port` and `tls`.
+    """
     settings = dict(DEFAULTS)
     try:
         with open(path) as file:
@@ -41,30 +45,44 @@ def load(path: str) -> dict:
     except OSError:
         raise ConfigError("{} is missing: copy maille_example.json to it".format(path)) from None
     except ValueError:
-        raise ConfigError("{} is not JSON: look for a missing comma or quote".format(path)) from None
+        text = "{} is not JSON: look for a missing comma or quote"
+        raise ConfigError(text.format(path)) from None
     if not isinstance(own, dict):
         raise ConfigError("{} must hold one object".format(path))
     for key, value in own.items():
         if key not in DEFAULTS:
             raise ConfigError("{}: unknown setting {}".format(path, key))
         settings[key] = value
-    if not settings["id"]:
-        settings["id"] = default_id()
-    for key in ("mesh", "id"):
+    if not settings["node"]:
+        settings["node"] = default_id()
+    for key in ("mesh", "node"):
         if not isinstance(settings[key], str) or not is_id(settings[key]):
             text = "{}: {} must be 1 to 32 of a-z, 0-9 and inner hyphens"
             raise ConfigError(text.format(path, key))
-    for key in ("port", "keepalive_s", "max_message_bytes", "max_model_bytes", "arena_bytes"):
+    for key in _NUMBERS:
         if type(settings[key]) is not int or settings[key] <= 0:
             raise ConfigError("{}: {} must be a number above 0".format(path, key))
+    settings["host"], settings["port"], secure = take_apart(settings["broker"])
+    settings["tls"] = {"cafile": settings["cafile"]} if secure else None
     return settings
+
+
+def take_apart(url) -> tuple:
+    """(host, port, whether with TLS) of a broker's URL; ConfigError."""
+    if isinstance(url, str):
+        scheme, _, rest = url.partition("://")
+        host, colon, port = rest.rstrip("/").rpartition(":")
+        if not colon:
+            host, port = port, "8883" if scheme == "mqtts" else "1883"
+        if scheme in ("mqtt", "mqtts") and host and port.isdigit():
+            return host, int(port), scheme == "mqtts"
+    raise ConfigError("broker must be mqtt://HOST:PORT or mqtts://HOST:PORT, not {}".format(url))
 
 
 def default_id() -> str:
     """An id of the chip's own serial number."""
     try:
         from machine import unique_id
-
-        return "board-" + "".join(["{:02x}".format(byte) for byte in unique_id()])
     except ImportError:
         return "board"
+    return "board-" + "".join(["{:02x}".format(byte) for byte in unique_id()])

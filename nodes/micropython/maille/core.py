@@ -42,7 +42,9 @@ class Core:
         now_ms: the time of the start.
     """
 
-    def __init__(self, boot: int, facts: list, sensors: dict, jitter, free_memory, now_ms: int) -> None:  # noqa: ANN001
+    def __init__(
+        self, boot: int, facts: list, sensors: dict, jitter, free_memory, now_ms: int
+    ) -> None:
         name, software, max_message_bytes, measured = facts[:4]
         info = [codes.KIND_MICROPYTHON, name, software, SLOTS, (codes.FORMAT_TINY,)]
         info += [max_message_bytes, measured, None]
@@ -82,7 +84,7 @@ class Core:
 
     # --- the one mutator -----------------------------------------------------------------------
 
-    def handle(self, kind: int, now_ms: int, *what) -> list:  # noqa: ANN002
+    def handle(self, kind: int, now_ms: int, *what) -> list:
         """Take in what happened; what must be done now, in this order."""
         if self.stopped:
             return []

@@ -30,7 +30,7 @@ class Delivery:
         in_use: whether a model (by SHA-256) must not be replaced.
     """
 
-    def __init__(self, voice: Voice, max_model_bytes: int, in_use) -> None:  # noqa: ANN001
+    def __init__(self, voice: Voice, max_model_bytes: int, in_use) -> None:
         self.models: list = []
         self.sha256s: list = []
         """Of `models`; the same list for ever, so that others may look into it."""
@@ -52,14 +52,16 @@ class Delivery:
         self.models = models
         self.sha256s[:] = [model.sha256 for model in models]
 
-    def held(self, sha256: bytes):  # noqa: ANN201 - Held or None
+    def held(self, sha256: bytes):
         """The model of that SHA-256, if it is here."""
         for model in self.models:
             if model.sha256 == sha256:
                 return model
         return None
 
-    def _report(self, state: int, sha256, nonce: int, code: int = 0, text: str = "", run_us: int = 0) -> None:  # noqa: ANN001
+    def _report(
+        self, state: int, sha256, nonce: int, code: int = 0, text: str = "", run_us: int = 0
+    ) -> None:
         body = (state, sha256, nonce, 0, 0, code, text[:200], run_us)
         self._voice.publish(codes.MODEL_REPORT, body)
 

@@ -1,8 +1,8 @@
 """What can go wrong on a board.
 
-    WireError    bytes from the network that nobody may send: counted, dropped
-    Refused      something asked for that this board does not do, with its code for the wire
-    TooLarge     what a peer would be sent does not fit the buffer it is written into
+WireError    bytes from the network that nobody may send: counted, dropped
+Refused      something asked for that this board does not do, with its code for the wire
+TooLarge     what a peer would be sent does not fit the buffer it is written into
 """
 
 

@@ -7,7 +7,7 @@ executable memory left (MemoryError), or, on a broken port, compute something el
 from array import array
 
 
-def _known_answer(dense) -> bool:  # noqa: ANN001 - a kernel
+def _known_answer(dense) -> bool:
     """Whether `dense` gives what was computed by hand."""
     arena = bytearray(b"\1\2\3\4\5\0")
     # One output: bias -2, times 1/2, rounded by a shift of 1, zero point 7.
@@ -16,7 +16,7 @@ def _known_answer(dense) -> bool:  # noqa: ANN001 - a kernel
     return arena[5] == 166
 
 
-def choose(wanted: str = ""):  # noqa: ANN201 - a module
+def choose(wanted: str = ""):
     """The module of kernels: "viper", "python", or "" for the fastest that works."""
     if wanted != "python":
         try:

@@ -29,7 +29,12 @@ def dense(arena, model, p):
         acc = 0 - total
         at = source
         while at < fours:
-            acc += arena[at] * model[w] + arena[at + 1] * model[w + 1] + arena[at + 2] * model[w + 2] + arena[at + 3] * model[w + 3]
+            acc += (
+                arena[at] * model[w]
+                + arena[at + 1] * model[w + 1]
+                + arena[at + 2] * model[w + 2]
+                + arena[at + 3] * model[w + 3]
+            )
             at += 4
             w += 4
         while at < end:
@@ -121,7 +126,12 @@ def conv2d(arena, model, p):
                         at = start + row * input_width * input_channels
                         stop = w + (inside & 0xFFFFFFC)
                         while w < stop:
-                            acc += arena[at] * model[w] + arena[at + 1] * model[w + 1] + arena[at + 2] * model[w + 2] + arena[at + 3] * model[w + 3]
+                            acc += (
+                                arena[at] * model[w]
+                                + arena[at + 1] * model[w + 1]
+                                + arena[at + 2] * model[w + 2]
+                                + arena[at + 3] * model[w + 3]
+                            )
                             at += 4
                             w += 4
                         stop += inside & 3

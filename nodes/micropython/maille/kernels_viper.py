@@ -35,7 +35,12 @@ def dense(arena: ptr8, model: ptr8, p: ptr32):
         acc = 0 - total
         at = source
         while at < fours:
-            acc += arena[at] * model[w] + arena[at + 1] * model[w + 1] + arena[at + 2] * model[w + 2] + arena[at + 3] * model[w + 3]
+            acc += (
+                arena[at] * model[w]
+                + arena[at + 1] * model[w + 1]
+                + arena[at + 2] * model[w + 2]
+                + arena[at + 3] * model[w + 3]
+            )
             at += 4
             w += 4
         while at < end:
@@ -128,7 +133,12 @@ def conv2d(arena: ptr8, model: ptr8, p: ptr32):
                         at = start + row * input_width * input_channels
                         stop = w + (inside & 0xFFFFFFC)
                         while w < stop:
-                            acc += arena[at] * model[w] + arena[at + 1] * model[w + 1] + arena[at + 2] * model[w + 2] + arena[at + 3] * model[w + 3]
+                            acc += (
+                                arena[at] * model[w]
+                                + arena[at + 1] * model[w + 1]
+                                + arena[at + 2] * model[w + 2]
+                                + arena[at + 3] * model[w + 3]
+                            )
                             at += 4
                             w += 4
                         stop += inside & 3

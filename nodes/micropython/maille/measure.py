@@ -10,7 +10,7 @@ from . import codes
 _LONG_ENOUGH_US = 20000
 
 
-def _rate(kernel, parameters: list, model: bytes, operations: int) -> int:  # noqa: ANN001
+def _rate(kernel, parameters: list, model: bytes, operations: int) -> int:
     """Operations in a second of one kernel on made-up data."""
     arena = bytearray(256)
     numbers = array("i", parameters)
@@ -25,7 +25,7 @@ def _rate(kernel, parameters: list, model: bytes, operations: int) -> int:  # no
         times *= 2
 
 
-def kernel_speeds(kernels) -> list:  # noqa: ANN001 - the module of kernels
+def kernel_speeds(kernels) -> list:
     """[(kernel, operations in a second)]."""
     model = bytes(b"\0\0\0\0\0\x40\3" * 8) + bytes(b"\x7f\x81" * 256)
     window = [0, 128, 4, 4, 4, 4, 4, 8, 3, 3, 1, 1, 1, 1]

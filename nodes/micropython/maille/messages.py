@@ -1,8 +1,21 @@
 """Topics and messages of a board: what it takes in is parsed here, what it says is packed here."""
 
 from . import codes
-from .cbor import ARRAY, BYTES, CODE, CONTENT, FLAG, ID, LIST, MAX_ARTEFACT_BYTES, OPTIONAL, TEXT
-from .cbor import UINT, Reader, Writer, is_id
+from .cbor import (
+    ARRAY,
+    BYTES,
+    CODE,
+    CONTENT,
+    FLAG,
+    LIST,
+    MAX_ARTEFACT_BYTES,
+    OPTIONAL,
+    TEXT,
+    UINT,
+    Reader,
+    Writer,
+    is_id,
+)
 from .errors import WireError
 
 _UINT32 = (UINT, (1 << 32) - 1)
@@ -93,7 +106,7 @@ class Topics:
         return 0
 
 
-def unpack(expected: int, data: "bytes | memoryview"):  # noqa: ANN201 - a tuple
+def unpack(expected: int, data: "bytes | memoryview"):
     """(boot, seq, epoch, body) of a publish that must be of the `expected` type; WireError.
 
     Contents in the body are views of `data`.
@@ -112,7 +125,7 @@ def unpack(expected: int, data: "bytes | memoryview"):  # noqa: ANN201 - a tuple
     return boot, seq, epoch, body
 
 
-def pack(writer: Writer, kind: int, boot: int, seq: int, epoch: int, body) -> memoryview:  # noqa: ANN001
+def pack(writer: Writer, kind: int, boot: int, seq: int, epoch: int, body) -> memoryview:
     """The bytes of one publish, in the writer's buffer; TooLarge."""
     writer.at = 0
     writer.write((codes.PROTOCOL_VERSION, kind, boot, seq, epoch, body))

@@ -39,7 +39,18 @@ class Client:
         tls: None, or a dict: cafile (path of a PEM file) or cadata (DER bytes), server_hostname.
     """
 
-    def __init__(self, host: str, port: int, client_id: str, user=None, password=None, keepalive_s: int = 15, receive_bytes: int = 1024, send_bytes: int = 1024, tls=None) -> None:  # noqa: ANN001
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        client_id: str,
+        user=None,
+        password=None,
+        keepalive_s: int = 15,
+        receive_bytes: int = 1024,
+        send_bytes: int = 1024,
+        tls=None,
+    ) -> None:
         self._host = host
         self._port = port
         self._client_id = client_id
@@ -103,7 +114,7 @@ class Client:
         if code:
             raise MqttError(_REFUSALS.get(code, "the broker refused the connection"))
 
-    async def _writable(self, raw) -> None:  # noqa: ANN001
+    async def _writable(self, raw) -> None:
         """Wait for the connection without holding up anyone."""
         poller = select.poll()
         poller.register(raw, select.POLLOUT)
@@ -113,7 +124,7 @@ class Client:
                 raise OSError(errno.ETIMEDOUT)
             await asyncio.sleep_ms(_POLL_MS)
 
-    async def _wrap(self, raw) -> None:  # noqa: ANN001
+    async def _wrap(self, raw) -> None:
         import tls
 
         wanted = self._tls
@@ -128,9 +139,7 @@ class Client:
         else:
             context.verify_mode = tls.CERT_NONE
         name = wanted.get("server_hostname", self._host)
-        self._stream = context.wrap_socket(
-            raw, server_hostname=name, do_handshake_on_connect=False
-        )
+        self._stream = context.wrap_socket(raw, server_hostname=name, do_handshake_on_connect=False)
         self._stream.setblocking(False)
 
     async def _send_connect(self, will_topic: bytes, will: "bytes | memoryview") -> None:
@@ -223,7 +232,9 @@ class Client:
             if at >= length:
                 return
 
-    async def publish(self, topic: bytes, payload: "bytes | memoryview", qos: int = 0, retain: bool = False) -> None:
+    async def publish(
+        self, topic: bytes, payload: "bytes | memoryview", qos: int = 0, retain: bool = False
+    ) -> None:
         """Send one message; MqttError or OSError if the connection is gone.
 
         At QoS 1 it returns at once too: what is not acknowledged in time ends the connection, and
@@ -285,7 +296,7 @@ class Client:
 
     # --- receiving -----------------------------------------------------------------------------
 
-    async def receive(self):  # noqa: ANN201 - a tuple of views
+    async def receive(self):
         """The next publish as (topic, payload), views that hold until the next call.
 
         MqttError or OSError when the connection is gone.
@@ -305,7 +316,7 @@ class Client:
                 if publish is not None:
                     return publish
 
-    async def _published(self, first: int, start: int, end: int):  # noqa: ANN202
+    async def _published(self, first: int, start: int, end: int):
         buffer = self._buffer
         if end - start < 2:
             raise MqttError("the broker sent a damaged packet")
@@ -325,7 +336,7 @@ class Client:
             payload += 2
         return topic_view, self._view[payload:end]
 
-    async def _packet(self):  # noqa: ANN202
+    async def _packet(self):
         """(first byte, start, end) of the next packet's body in the buffer; None if skipped."""
         while True:
             head = self._head_length()
@@ -341,7 +352,7 @@ class Client:
                     return first, at, at + length
             await self._fill()
 
-    def _head_length(self):  # noqa: ANN202
+    def _head_length(self):
         """(length of the body, where it begins) once the head is here, else None."""
         value = shift = 0
         at = self._start + 1

@@ -44,9 +44,9 @@ class Node:
             settings["folder"], settings["max_model_bytes"], settings["arena_bytes"], kernels
         )
         self._client = Client(
-            settings["broker"],
+            settings["host"],
             settings["port"],
-            settings["id"],
+            settings["node"],
             settings["user"],
             settings["password"],
             settings["keepalive_s"],
@@ -56,7 +56,7 @@ class Node:
         )
         self._writer = Writer(message_bytes)
         self._content = Writer(message_bytes - 160)
-        self._topics = messages.Topics(settings["mesh"], settings["id"])
+        self._topics = messages.Topics(settings["mesh"], settings["node"])
         self._sensors = Sensors(settings["sensors"])
         self._clock_ms = 0
         self._ticks = time.ticks_ms()
@@ -64,7 +64,7 @@ class Node:
         speeds = measure.kernel_speeds(kernels)
         memory = measure.memory()
         facts = [
-            settings["name"] or settings["id"],
+            settings["name"] or settings["node"],
             "maille {} MicroPython {}.{}.{}".format(__version__, *sys.implementation[1][:3]),
             message_bytes,
             (1, memory, speeds[0][1], 0, measure.disk_free(), (_chip(),)),
@@ -231,7 +231,7 @@ class Node:
         elif kind in (RUN, SENSE, FINISH, MEASURE):
             self._job = action
             self._job_ready.set()
-        elif kind == STORE_CHUNK or kind == BEGIN:
+        elif kind in (STORE_CHUNK, BEGIN):
             try:
                 store = self._store
                 offset = store.begin(action[1]) if kind == BEGIN else store.store(action[1])
@@ -293,7 +293,7 @@ class Node:
             return (core.FAILED, self._now(), error.code, error.text, True)
         return (core.FINISHED, self._now(), models, run_us)
 
-    async def _sense(self, sense) -> tuple:  # noqa: ANN001 - senses.Sense
+    async def _sense(self, sense) -> tuple:
         read_ms = self._now()
         try:
             values = self._sensors.read(sense.sensor, self._store.model.inputs[0].count)
@@ -305,7 +305,7 @@ class Node:
         now_ms = self._now()
         return (core.SENSED, now_ms, sense, code, content, run_us, now_ms - read_ms)
 
-    async def _run(self, content, values) -> tuple:  # noqa: ANN001
+    async def _run(self, content, values) -> tuple:
         """(code, outputs or cause, time in us) of the model in memory on inputs or readings."""
         model = self._store.model
         try:

@@ -38,7 +38,7 @@ class Senses:
         """Whether any sense needs that model."""
         return any([sense.sha256 == sha256 for sense in self.all.values()])
 
-    def start(self, body: list, model, now_ms: int) -> bool:  # noqa: ANN001 - delivery.Held or None
+    def start(self, body: list, model, now_ms: int) -> bool:
         """Obey START; whether anything changed."""
         _, number, sha256, sensor, interval_ms, mode = body
         values = self.sensors.get(sensor)
@@ -68,7 +68,9 @@ class Senses:
         self._say(number, 0, 0, code, text.encode(), 0)
         return False
 
-    def _say(self, number: int, counter: int, age_ms: int, code: int, content: bytes, run_us: int) -> None:
+    def _say(
+        self, number: int, counter: int, age_ms: int, code: int, content: bytes, run_us: int
+    ) -> None:
         reading = (number, counter, age_ms, code, content, run_us)
         self._voice.publish(codes.READINGS, (reading,))
 
@@ -86,7 +88,7 @@ class Senses:
         for number in [n for n, sense in self.all.items() if sense.sha256 not in sha256s]:
             del self.all[number]
 
-    def due(self, now_ms: int):  # noqa: ANN201 - Sense or None
+    def due(self, now_ms: int):
         """The sense that has waited longest for its run, if one is due; its next is set."""
         found = None
         for sense in self.all.values():
@@ -99,7 +101,7 @@ class Senses:
             found.counter += 1
         return found
 
-    def next_ms(self):  # noqa: ANN201 - int or None
+    def next_ms(self):
         """When the next run is due."""
         return min([sense.due_ms for sense in self.all.values()]) if self.all else None
 

@@ -31,21 +31,21 @@ class Sensors:
         return [read() for _ in range(count)]
 
 
-def _analog(settings: dict):  # noqa: ANN202
+def _analog(settings: dict):
     from machine import ADC, Pin
 
     adc = ADC(Pin(settings["pin"]))
     return 0, lambda: adc.read_u16() / 65535
 
 
-def _digital(settings: dict):  # noqa: ANN202
+def _digital(settings: dict):
     from machine import Pin
 
     pin = Pin(settings["pin"], Pin.IN)
     return 0, lambda: float(pin.value())
 
 
-def _temperature(_settings: dict):  # noqa: ANN202
+def _temperature(_settings: dict):
     import sys
 
     if sys.platform == "rp2":
@@ -61,13 +61,13 @@ def _temperature(_settings: dict):  # noqa: ANN202
     return 1, lambda: [(esp32.raw_temperature() - 32) / 1.8]
 
 
-def _function(settings: dict):  # noqa: ANN202
+def _function(settings: dict):
     module = __import__(settings["module"])
     function = getattr(module, settings["function"])
     return int(settings["values"]), function
 
 
-def _fake(settings: dict):  # noqa: ANN202
+def _fake(settings: dict):
     readings = settings["readings"]
     turn = [-1]
 

@@ -35,7 +35,7 @@ class Store:
         kernels: the module of kernels.
     """
 
-    def __init__(self, folder: str, max_model_bytes: int, arena_bytes: int, kernels=None) -> None:  # noqa: ANN001
+    def __init__(self, folder: str, max_model_bytes: int, arena_bytes: int, kernels=None) -> None:
         self._folder = folder
         self._kernels = kernels
         self._buffer = memoryview(bytearray(max_model_bytes))

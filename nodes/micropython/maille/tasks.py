@@ -1,7 +1,7 @@
 """A board's tasks from offer to result, by the rules of section 10 of the protocol.
 
-    offer -> queued -> running -> one Result, remembered
-       |-> refused     either of these -> cancelled: forgotten without a Result
+offer -> queued -> running -> one Result, remembered
+   |-> refused     either of these -> cancelled: forgotten without a Result
 """
 
 from micropython import const
@@ -43,7 +43,9 @@ class Held:
 class Ended:
     """How an attempt ended."""
 
-    def __init__(self, held_id: bytes, epoch: int, attempt: int, ended_ms: int, until_ms: int) -> None:
+    def __init__(
+        self, held_id: bytes, epoch: int, attempt: int, ended_ms: int, until_ms: int
+    ) -> None:
         self.task_id = held_id
         self.epoch = epoch
         self.attempt = attempt
@@ -79,7 +81,9 @@ class Tasks:
 
     # --- offers --------------------------------------------------------------------------------
 
-    def offered(self, sha256: bytes, is_tiny: bool, offer: list, epoch: int, accepting: bool, now_ms: int) -> None:
+    def offered(
+        self, sha256: bytes, is_tiny: bool, offer: list, epoch: int, accepting: bool, now_ms: int
+    ) -> None:
         """Answer, take over, accept or refuse one offer."""
         task_id, attempt, remaining_ms, _, content = offer
         if epoch < self._voice.epoch:
@@ -130,7 +134,9 @@ class Tasks:
     def _refuse(self, offer: list, epoch: int, code: int, text: str) -> None:
         self._answer(offer[0], offer[1], epoch, codes.REFUSED, code, text)
 
-    def _answer(self, task_id: bytes, attempt: int, epoch: int, status: int, code: int, text: str) -> None:
+    def _answer(
+        self, task_id: bytes, attempt: int, epoch: int, status: int, code: int, text: str
+    ) -> None:
         self._put((task_id, attempt, epoch, (status, code, 0, text.encode(), 0)))
 
     def cancelled(self, task_id: bytes, attempt: int, now_ms: int) -> None:
@@ -177,7 +183,9 @@ class Tasks:
         status = codes.FAILED if code else codes.DONE
         self.end(held, status, code, content, run_us, now_ms)
 
-    def end(self, held: Held, status: int, code: int, content: bytes, run_us: int, now_ms: int) -> None:
+    def end(
+        self, held: Held, status: int, code: int, content: bytes, run_us: int, now_ms: int
+    ) -> None:
         """Answer a held task and remember the answer."""
         started_ms = held.started_ms or now_ms
         held.running = False
@@ -202,7 +210,7 @@ class Tasks:
 
     # --- memory --------------------------------------------------------------------------------
 
-    def _known(self, task_id: bytes, now_ms: int):  # noqa: ANN202 - Ended or None
+    def _known(self, task_id: bytes, now_ms: int):
         for ended in self._ended:
             if ended.task_id == task_id and ended.until_ms > now_ms:
                 return ended

@@ -65,7 +65,7 @@ class Model:
         Refused: it is none, or asks for more than this board has; the text names the layer.
     """
 
-    def __init__(self, data, arena: bytearray, kernels=None) -> None:  # noqa: ANN001
+    def __init__(self, data, arena: bytearray, kernels=None) -> None:
         self._data = data
         self._arena = arena
         self._kernels = kernels or choose()
@@ -220,7 +220,9 @@ class Model:
             self._fits(target, outputs)
             self._work(inputs * outputs)
             values = self._requantisation(outputs)
-            parameters = [source, target, inputs, outputs] + values + [self._place(inputs * outputs)]
+            parameters = (
+                [source, target, inputs, outputs] + values + [self._place(inputs * outputs)]
+            )
         elif kind <= AVERAGE_POOL:
             parameters = self._windowed(kind, source, target)
         elif kind == ADD:
@@ -350,11 +352,16 @@ class Model:
         data = memoryview(self._data)
         at = self._tests + index * self._test_bytes
         for tensor in self.inputs:
-            arena[tensor.offset : tensor.offset + tensor.size_bytes] = data[at : at + tensor.size_bytes]
+            arena[tensor.offset : tensor.offset + tensor.size_bytes] = data[
+                at : at + tensor.size_bytes
+            ]
             at += tensor.size_bytes
         self.run()
         for tensor in self.outputs:
-            if arena[tensor.offset : tensor.offset + tensor.size_bytes] != data[at : at + tensor.size_bytes]:
+            if (
+                arena[tensor.offset : tensor.offset + tensor.size_bytes]
+                != data[at : at + tensor.size_bytes]
+            ):
                 return False
             at += tensor.size_bytes
         return True
@@ -363,7 +370,8 @@ class Model:
         """Place (name, tag, shape, bytes) tensors in the arena; Refused names what does not fit."""
         if len(tensors) != len(self.inputs):
             raise Refused(
-                codes.INPUT_NAME, "{} inputs, the model has {}".format(len(tensors), len(self.inputs))
+                codes.INPUT_NAME,
+                "{} inputs, the model has {}".format(len(tensors), len(self.inputs)),
             )
         arena = memoryview(self._arena)
         for tensor in self.inputs:
@@ -379,11 +387,12 @@ class Model:
                 raise Refused(codes.INPUT_TYPE, "input {} must be {}".format(tensor.name, wanted))
             if shape != tensor.shape:
                 raise Refused(
-                    codes.INPUT_SHAPE, "input {} must have shape {}".format(tensor.name, tensor.shape)
+                    codes.INPUT_SHAPE,
+                    "input {} must have shape {}".format(tensor.name, tensor.shape),
                 )
             arena[tensor.offset : tensor.offset + tensor.size_bytes] = octets
 
-    def put_reals(self, values) -> None:  # noqa: ANN001 - numbers, as many as the input has
+    def put_reals(self, values) -> None:
         """Quantise real numbers into the only input, as its description says."""
         tensor = self.inputs[0]
         reader = Reader(self._data)
@@ -409,7 +418,8 @@ class Model:
         """(name, tag, shape, view of the arena) of the outputs."""
         arena = memoryview(self._arena)
         return [
-            (t.name, t.tag, t.shape, arena[t.offset : t.offset + t.size_bytes]) for t in self.outputs
+            (t.name, t.tag, t.shape, arena[t.offset : t.offset + t.size_bytes])
+            for t in self.outputs
         ]
 
 

