@@ -1,5 +1,6 @@
 """The board library on the real interpreter: every vector, every layer to the byte, constants."""
 
+import json
 import struct
 import subprocess
 import sys
@@ -119,3 +120,12 @@ def test_constants_are_those_of_the_protocol() -> None:
         checked += 1
     assert checked > 60
     assert limits.MAX_MICROCONTROLLER_PUBLISH_BYTES == 768
+
+
+def test_the_package_lists_every_module() -> None:
+    package = json.loads((LIBRARY / "package.json").read_text("utf-8"))
+    modules = sorted(f"maille/{path.name}" for path in (LIBRARY / "maille").glob("*.py"))
+    assert package["urls"] == [[name, name] for name in modules]
+    init = (LIBRARY / "maille" / "__init__.py").read_text("utf-8")
+    assert f'__version__ = "{package["version"]}"' in init
+    assert f'version="{package["version"]}"' in (LIBRARY / "manifest.py").read_text("utf-8")

@@ -4,7 +4,7 @@ import json
 
 from .cbor import is_id
 
-DEFAULTS = {
+DEFAULTS: dict = {
     "mesh": "home",
     "node": "",  # its id; "": made of the chip's serial number
     "name": "",  # for people; "": the id

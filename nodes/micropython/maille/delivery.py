@@ -37,7 +37,7 @@ class Delivery:
         self._voice = voice
         self._max_model_bytes = max_model_bytes
         self._in_use = in_use
-        self._coming = None
+        self._coming: list | None = None
         self._nonce = 0
         self._offset = 0
         self._storing = False

@@ -65,12 +65,12 @@ class Client:
         self._out = bytearray(send_bytes)
         self._out_view = memoryview(self._out)
         self._lock = asyncio.Lock()
-        self._socket = None
-        self._stream = None
-        self._reader = None
+        self._socket: socket.socket | None = None
+        self._stream: socket.socket | None = None
+        self._reader: asyncio.StreamReader | None = None
         self._packet_id = 0
         self._unacknowledged: list = []
-        self._heard_ms = 0
+        self._heard_ms = time.ticks_ms()
         self._pinged = False
         self.skipped = 0
         """Publishes that did not fit the buffer."""
@@ -107,7 +107,7 @@ class Client:
         self._heard_ms = time.ticks_ms()
         self._pinged = False
         await self._send_connect(will_topic, will)
-        packet = await asyncio.wait_for_ms(self._packet(), _CONNECT_MS)
+        packet: tuple | None = await asyncio.wait_for_ms(self._packet(), _CONNECT_MS)
         if packet is None or packet[0] & 0xF0 != CONNACK or packet[2] - packet[1] < 2:
             raise MqttError("no broker answered there")
         code = self._buffer[packet[1] + 1]
@@ -134,10 +134,10 @@ class Client:
             if not data:
                 with open(wanted["cafile"], "rb") as file:
                     data = file.read()
-            context.verify_mode = tls.CERT_REQUIRED
+            context.verify_mode = tls.CERT_REQUIRED  # type: ignore[attr-defined]
             context.load_verify_locations(data)
         else:
-            context.verify_mode = tls.CERT_NONE
+            context.verify_mode = tls.CERT_NONE  # type: ignore[attr-defined]
         name = wanted.get("server_hostname", self._host)
         self._stream = context.wrap_socket(raw, server_hostname=name, do_handshake_on_connect=False)
         self._stream.setblocking(False)
@@ -336,7 +336,7 @@ class Client:
             payload += 2
         return topic_view, self._view[payload:end]
 
-    async def _packet(self):
+    async def _packet(self) -> "tuple | None":
         """(first byte, start, end) of the next packet's body in the buffer; None if skipped."""
         while True:
             head = self._head_length()

@@ -65,7 +65,7 @@ class Node:
         memory = measure.memory()
         facts = [
             settings["name"] or settings["node"],
-            "maille {} MicroPython {}.{}.{}".format(__version__, *sys.implementation[1][:3]),
+            "maille {} MicroPython {}.{}.{}".format(__version__, *sys.implementation.version[:3]),
             message_bytes,
             (1, memory, speeds[0][1], 0, measure.disk_free(), (_chip(),)),
             speeds,
@@ -79,14 +79,14 @@ class Node:
         self._core = Core(boot, facts, self._sensors.values, jitter, gc.mem_free, self._now())
         self._todo: list = []
         self._doing = False
-        self._job = None
+        self._job: tuple | None = None
         self._job_ready = asyncio.Event()
         self._up = False
         self._skipped = 0
-        self._listening = None
+        self._listening: asyncio.Task | None = None
         self._broken = ""
         self.stop_text = ""
-        self._watchdog = None
+        self._feed = _nothing
         gc.collect()
 
     def _now(self) -> int:
@@ -105,9 +105,9 @@ class Node:
             print("maille:", text)
         self._core.handle(core.HOLDS, self._now(), held)
         if self._settings["watchdog_s"]:
-            from machine import WDT
+            import machine
 
-            self._watchdog = WDT(timeout=1000 * self._settings["watchdog_s"])
+            self._feed = machine.WDT(timeout=1000 * self._settings["watchdog_s"]).feed
         worker = asyncio.create_task(self._work())
         delay_ms = _FIRST_DELAY_MS
         while not self._core.stopped:
@@ -185,10 +185,6 @@ class Node:
                 await self._do(self._core.handle(core.TICK, now_ms))
                 wait_ms = 1
             await asyncio.sleep_ms(min(wait_ms, _STEP_MS))
-
-    def _feed(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.feed()
 
     async def _listen(self) -> None:
         client, topics = self._client, self._topics
@@ -275,6 +271,7 @@ class Node:
             self._job_ready.clear()
             action = self._job
             kind = action[0]
+            event: tuple
             if kind == RUN:
                 code, content, run_us = await self._run(action[1].content(), None)
                 event = (core.RAN, self._now(), action[1], code, content, run_us)
@@ -335,6 +332,10 @@ class Node:
         except MemoryError:
             gc.collect()
             return codes.OUT_OF_MEMORY, b"no memory for the run", 0
+
+
+def _nothing() -> None:
+    """For boards without a watchdog."""
 
 
 def _chip() -> str:

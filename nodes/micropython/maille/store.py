@@ -40,10 +40,10 @@ class Store:
         self._kernels = kernels
         self._buffer = memoryview(bytearray(max_model_bytes))
         self.arena = bytearray(arena_bytes)
-        self.model = None
+        self.model: Model | None = None
         """The model in memory, ready to run."""
         self._records: list = []
-        self._coming = None
+        self._coming: list | None = None
         self._writer = Writer(320)
         self.texts: list = []
         """What happened while loading, for the log."""

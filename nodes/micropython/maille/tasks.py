@@ -23,6 +23,9 @@ class Held:
     def __init__(self, buffer: bytearray) -> None:
         self.buffer = buffer
         self.size = 0
+        self.epoch = 0
+        self.attempt = 0
+        self.deadline_ms = 0
 
     def take(self, task_id: bytes, sha256: bytes, content: memoryview, now_ms: int) -> None:
         """Begin anew with another task; its inputs are copied."""
@@ -51,7 +54,7 @@ class Ended:
         self.attempt = attempt
         self.ended_ms = ended_ms
         self.until_ms = until_ms
-        self.result = None
+        self.result: tuple | None = None
         self.repeatable = True
 
     def size_bytes(self) -> int:
@@ -164,8 +167,8 @@ class Tasks:
                 text = "the deadline passed while the task was queued on the node"
                 self.end(held, codes.EXPIRED, codes.DEADLINE, text.encode(), 0, now_ms)
             elif held.sha256 not in self._models:
-                text = b"the model was replaced"
-                self.end(held, codes.REFUSED, codes.MODEL_NOT_HELD, text, 0, now_ms)
+                cause = b"the model was replaced"
+                self.end(held, codes.REFUSED, codes.MODEL_NOT_HELD, cause, 0, now_ms)
             else:
                 held.running = True
                 held.started_ms = now_ms

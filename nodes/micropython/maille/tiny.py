@@ -423,7 +423,7 @@ class Model:
         ]
 
 
-_KERNELS = ("", "dense", "conv2d", "depthwise", "max_pool", "average_pool", "add", "lookup")
+_KERNELS: tuple = ("", "dense", "conv2d", "depthwise", "max_pool", "average_pool", "add", "lookup")
 _KERNELS += ("arg_max", "softmax", "forest")
 
 
