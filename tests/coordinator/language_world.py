@@ -34,6 +34,8 @@ from maille_protocol import (
     Message,
     Reference,
     Sampling,
+    SessionCommand,
+    SessionOrder,
     StageReport,
     Token,
     Tokens,
@@ -126,6 +128,8 @@ class FakeNode:
     busy_until_ms: float = 0.0
     sequence: int = 0
     memory_bytes: int = MEMORY
+    positions: int = 0
+    """Computed so far."""
     deaf: bool = False
     """Runs, but neither hears nor speaks, and nobody tells."""
     core: StageCore = field(init=False)
@@ -146,6 +150,7 @@ class FakeNode:
             rows = np.frombuffer(data, np.float32).reshape(job.count, HIDDEN)
             values = [int(row[0]) << 16 | int(row[1]) for row in rows]
         assert len(values) == job.count
+        self.positions += job.count
         for value in values:
             cache.append(layers(first, last, cache[-1] if cache else (), value))
         ends = [chain[-1] for chain in cache[job.position :]]
@@ -173,6 +178,7 @@ class Mesh:
         self.tokens: dict[str, list[int]] = {}
         self.ends: dict[str, wanted.SessionEnded] = {}
         self.came_ms: dict[str, list[float]] = {}
+        self.shared: dict[str, int] = {}
         self.reports: list[str] = []
         self.boots = itertools.count(100)
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -236,6 +242,8 @@ class Mesh:
                     if index == len(self.tokens[session]):
                         self.tokens[session].append(token.token)
                         self.came_ms.setdefault(session, []).append(self.now_ms)
+                case wanted.SessionShared(session, count):
+                    self.shared[session] = count
                 case wanted.SessionEnded(session):
                     assert session not in self.ends
                     self.ends[session] = action
@@ -345,6 +353,12 @@ class Mesh:
         node = self.nodes[name]
         node.draining = True
         self.tell(self._changed(node))
+
+    def forget_session(self, name: str, pipeline: int, handle: int) -> None:
+        """A node gives up what a session left there."""
+        self._sequence += 1
+        order = SessionOrder(SessionCommand.CLOSE, pipeline, 0, handle)
+        self._hear(name, pack(order, boot=1, seq=self._sequence, epoch=self._epoch))
 
     # --- messages --------------------------------------------------------------------------
 

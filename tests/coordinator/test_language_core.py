@@ -195,3 +195,91 @@ def test_a_much_better_node_is_used_when_nobody_is_disturbed() -> None:
     start = mesh.ask("one")
     mesh.run(lambda: mesh.finished("one"))
     assert mesh.tokens["one"] == answer(start)
+
+
+# --- common beginnings ---------------------------------------------------------------------------
+
+BEGINNING = tuple(range(100, 130))
+
+
+def computed(mesh: Mesh) -> int:
+    """Positions that all nodes have computed so far."""
+    return sum(node.positions for node in mesh.nodes.values())
+
+
+def shared(mesh: Mesh, name: str) -> int:
+    """What a session did not need to compute."""
+    return mesh.shared[name]
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_prompt_that_begins_as_a_former_session_is_not_computed_again(nodes: int) -> None:
+    limits = LanguageLimits(context_tokens=128, sessions=3, least_nodes=nodes)
+    mesh = Mesh(limits=limits)
+    for name in "abc"[:nodes]:
+        mesh.start_node(name, memory_bytes=PROCESS_BYTES + 40_000_000)
+    mesh.run(lambda: mesh.core.models[KEY].state is ModelState.READY)
+    first = mesh.ask("first", BEGINNING, count=10)
+    mesh.run(lambda: mesh.finished("first"))
+    before = computed(mesh)
+    # A conversation that goes on: question, answer, and some more.
+    again = mesh.ask("again", (*BEGINNING, *mesh.tokens["first"], 7, 8), count=10, penalty=True)
+    other = mesh.ask("other", (*BEGINNING[:20], 5, 5, 5), count=10, seed=3)
+    mesh.run(lambda: mesh.finished("again", "other"))
+    for start in (first, again, other):
+        assert mesh.tokens[start.session] == answer(start)
+    assert (shared(mesh, "first"), shared(mesh, "again")) == (0, len(BEGINNING) + 9)
+    assert shared(mesh, "other") == 20
+    # 3 and 3 new positions of the prompts, and the answers' but for their last tokens.
+    stages = len(primaries(mesh))
+    assert computed(mesh) - before == stages * (3 + 9 + 3 + 9)
+    assert mesh.core.counters.repairs == 0
+
+
+def test_a_beginning_whose_node_is_gone_is_computed_again() -> None:
+    mesh = ready_mesh(4, limits=LanguageLimits(context_tokens=64, least_nodes=3))
+    mesh.ask("first", BEGINNING, count=10)
+    mesh.run(lambda: mesh.finished("first"))
+    mesh.kill(primaries(mesh)[1])
+    mesh.pause(2000)
+    start = mesh.ask("again", (*BEGINNING, 1), count=10)
+    mesh.run(lambda: mesh.finished("again"))
+    assert mesh.tokens["again"] == answer(start)
+    assert shared(mesh, "again") == 0
+
+
+def test_a_beginning_that_a_node_gave_up_is_found_missing_and_computed_again() -> None:
+    mesh = ready_mesh(4, limits=LanguageLimits(context_tokens=64, least_nodes=3))
+    mesh.ask("first", BEGINNING, count=10)
+    mesh.run(lambda: mesh.finished("first"))
+    pipeline = mesh.core.models[KEY].pipeline
+    assert pipeline is not None
+    (handle,) = pipeline.kept
+    mesh.forget_session(primaries(mesh)[1], pipeline.number, handle)
+    start = mesh.ask("again", (*BEGINNING, 1), count=10)
+    mesh.run(lambda: mesh.finished("again"))
+    assert mesh.tokens["again"] == answer(start)
+    assert shared(mesh, "again") == 0
+
+
+def test_what_is_kept_makes_room_for_sessions() -> None:
+    mesh = ready_mesh(3, limits=LanguageLimits(context_tokens=64, sessions=2))
+    for number in range(6):
+        prompt = tuple(range(number * 100, number * 100 + 30))
+        start = mesh.ask(f"s{number}", prompt, count=30)
+        mesh.run(lambda start=start: mesh.finished(start.session))  # type: ignore[misc]
+        assert mesh.tokens[start.session] == answer(start)
+        pipeline = mesh.core.models[KEY].pipeline
+        assert pipeline is not None
+        kept = sum(len(kept.tokens) for kept in pipeline.kept.values())
+        assert 0 < kept <= pipeline.cache_tokens
+    assert mesh.core.counters.repairs == 0
+
+
+def test_a_cancelled_session_leaves_nothing() -> None:
+    mesh = ready_mesh()
+    mesh.ask("one", BEGINNING, count=30)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 3)
+    mesh.tell(SessionCancelled("one", "cancelled"))
+    mesh.pause(100)
+    assert not any(node.caches for node in mesh.nodes.values())

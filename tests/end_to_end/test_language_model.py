@@ -11,6 +11,7 @@ import pytest
 from real_mesh import RealMesh, eventually
 
 from maille.cli.demo_language import demonstration_model
+from maille.language_views import Usage
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.broker, pytest.mark.timeout(240)]
 
@@ -128,6 +129,45 @@ def survive(mesh: RealMesh, undisturbed: list[str], seed: int) -> None:
 def test_answers_are_the_same_again(mesh: RealMesh, undisturbed: list[str]) -> None:
     assert both_answers(mesh) == undisturbed
     assert all(undisturbed)
+
+
+def conversation(mesh: RealMesh, *said: str) -> tuple[str, Usage]:
+    """The answer to the last of several messages, user and assistant in turn, and its usage."""
+    messages = [
+        {"role": ("user", "assistant")[place % 2], "content": text}
+        for place, text in enumerate(said)
+    ]
+    text, usage = "", None
+    with mesh.client() as client:
+        for piece in client.chat_detailed(
+            messages, model="smollm2", temperature=0.7, seed=5, max_tokens=24
+        ):
+            text += piece.text
+            usage = piece.usage or usage
+    assert usage is not None
+    return text, usage
+
+
+def test_a_conversation_goes_on_from_what_it_left(mesh: RealMesh) -> None:
+    wait_until_ready(mesh)
+    question = "Name three birds that live near water, and say what each of them eats."
+    first, usage = conversation(mesh, question)
+    alone, usage_alone = conversation(mesh, question, first, "And what does a fox eat?")
+    assert usage_alone.prompt_tokens > usage.prompt_tokens
+    # All of the first prompt and its answer but the last token, which was never computed.
+    assert usage_alone.cached_tokens >= usage.prompt_tokens
+    # The same again, with all of its own prompt but the last token left by itself.
+    again, usage_again = conversation(mesh, question, first, "And what does a fox eat?")
+    assert usage_again.cached_tokens == usage_again.prompt_tokens - 1
+    # Now with nothing: one stage's caches are gone with its process.
+    holder = wait_until_ready(mesh)[1]
+    mesh.signal(holder, signal.SIGKILL)
+    mesh.start_node(holder)
+    mesh.wait_for_state(holder, "ready")
+    wait_until_ready(mesh)
+    fresh, usage_fresh = conversation(mesh, question, first, "And what does a fox eat?")
+    assert usage_fresh.cached_tokens == 0
+    assert alone == again == fresh
 
 
 @pytest.mark.parametrize("seed", range(4))

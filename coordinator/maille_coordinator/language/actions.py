@@ -40,6 +40,14 @@ class TokenOut:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionShared:
+    """So many positions of a session's prompt need not be computed: an earlier one left them."""
+
+    session: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionEnded:
     """Tell whoever reads the session that it is over."""
 
@@ -72,7 +80,14 @@ class WakeAt:
 
 
 Action: TypeAlias = (
-    SendToStage | CutSlice | TokenOut | SessionEnded | WriteSession | Report | WakeAt
+    SendToStage
+    | CutSlice
+    | TokenOut
+    | SessionShared
+    | SessionEnded
+    | WriteSession
+    | Report
+    | WakeAt
 )
 
 __all__ = [
@@ -81,6 +96,7 @@ __all__ = [
     "Report",
     "SendToStage",
     "SessionEnded",
+    "SessionShared",
     "TokenOut",
     "WakeAt",
     "WriteSession",

@@ -38,6 +38,8 @@ class Answer:
         self._matcher = StopMatcher(stops)
         self._prompt_tokens = prompt_tokens
         self._count = 0
+        self.cached_tokens = 0
+        """Of the prompt, those whose caches an earlier session had left."""
         self._logprobs = logprobs
         self._end_tokens = end_tokens
         self._news = asyncio.Event()
@@ -70,11 +72,14 @@ class Answer:
                 self._count,
                 rest,
                 finish_reason=finish,
-                usage=Usage(self._prompt_tokens, self._count),
+                usage=Usage(self._prompt_tokens, self._count, self._cached()),
                 error=text if finish == "error" else "",
                 error_code=code,
             )
         )
+
+    def _cached(self) -> int:
+        return min(self.cached_tokens, self._prompt_tokens)
 
     async def follow(self, from_index: int) -> AsyncIterator[TextPiece]:
         """The pieces after the first `from_index` tokens, those to come too."""

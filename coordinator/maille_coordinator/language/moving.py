@@ -85,6 +85,9 @@ class Mover:
                 held.difference_update(gone)
             for place in [place for place in session.behind if place[1] in gone]:
                 del session.behind[place]
+        for kept in pipeline.kept.values():
+            for held in kept.holds:
+                held.difference_update(gone)
         if not hit:
             if pipeline.state is PipelineState.LOADING:
                 self._arranger.advance(pipeline)

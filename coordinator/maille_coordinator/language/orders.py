@@ -70,7 +70,26 @@ def _open(
         position=position,
         capacity=session.start.capacity,
         tokens=packed(tokens),
+        source=session.source,
+        shared=session.shared,
     )
+
+
+def keep_order(session: Session, pipeline: Pipeline, stage: int, position: int) -> SessionOrder:
+    """The answer is over; so many positions stay for others to begin with."""
+    return SessionOrder(
+        SessionCommand.KEEP,
+        pipeline.number,
+        pipeline.layout,
+        session.handle,
+        stage,
+        position=position,
+    )
+
+
+def close_kept_order(handle: int, pipeline: Pipeline) -> SessionOrder:
+    """CLOSE for what an ended session left."""
+    return SessionOrder(SessionCommand.CLOSE, pipeline.number, pipeline.layout, handle)
 
 
 def close_order(session: Session, pipeline: Pipeline) -> SessionOrder:

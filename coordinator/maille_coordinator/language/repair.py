@@ -7,6 +7,7 @@ token again, then everything again under a new layout, then other nodes for thos
 
 from collections.abc import Callable, Iterable
 
+from maille_coordinator.language.actions import SessionShared
 from maille_coordinator.language.measuring import Measurer
 from maille_coordinator.language.orders import (
     MOST_TOKENS,
@@ -67,10 +68,11 @@ class Repairs:
         self._open_all(session, pipeline)
         if not alone:  # else the stage has begun with what the last one is told
             self._send(pipeline, 0, [begin_order(session, pipeline, known)])
-        self._repaired(session, len(known))
+        self._repaired(session, len(known) - session.shared)
 
     def _reopen(self, session: Session) -> None:
         """Fill all caches of a session that may be known to its stages already."""
+        session.source = session.shared = 0
         pipeline = _ring(session)
         # A stage that is first and last would begin with the prompt, were it not here already.
         self._send(pipeline, 0, [bare_order(session, pipeline, 0)])
@@ -273,6 +275,10 @@ class Repairs:
         match report.code:
             case ErrorCode.CACHE_GAP:
                 session.gaps[report.stage] = min(report.length, session.length)
+                if session.source and report.length < session.shared:
+                    # What it was to begin with is not there any more.
+                    session.source, session.shared = 0, min(session.shared, report.length)
+                    self._world.add(SessionShared(session.start.session, session.shared))
                 self.soon(session)
             case ErrorCode.CACHE_FULL | ErrorCode.OUT_OF_MEMORY | ErrorCode.NO_SPACE:
                 if len(pipeline.sessions) > 1:

@@ -259,6 +259,10 @@ class LanguageService:
                     # Tokens that the journal had not yet come again after a restart.
                     if answer is not None and index == answer.count and answer.add(token):
                         stopped.append(session)
+                case wanted.SessionShared(session, count):
+                    answer = self._answers.get(session)
+                    if answer is not None:
+                        answer.cached_tokens = count
                 case wanted.SessionEnded(session, finish, code, text):
                     self._ended(session, finish, code, text)
                 case wanted.CutSlice(key, first, last, with_ends):

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-from maille_coordinator.language.actions import SessionEnded, TokenOut
+from maille_coordinator.language.actions import SessionEnded, SessionShared, TokenOut
+from maille_coordinator.language.beginnings import Beginnings
 from maille_coordinator.language.events import RestoredSession
 from maille_coordinator.language.orders import close_order, resend_order
 from maille_coordinator.language.records import SessionEnd, SessionStart, SessionTokens
@@ -33,6 +34,7 @@ class Sessions:
 
     def __init__(self, world: World, repairs: Repairs) -> None:
         self._world = world
+        self._beginnings = Beginnings(world)
         self._repairs = repairs
         self._closing: dict[int, list[tuple[str, SessionOrder]]] = {}
         self.checked: Callable[[Session, str, str], None]
@@ -154,21 +156,28 @@ class Sessions:
         session.rounds_ms.clear()
         pipeline.sessions[session.handle] = session
         self._world.timers.cancel(("wait", session.handle))
+        self._beginnings.begin(session, pipeline)
         self._repairs.open(session)
+        self._beginnings.make_room(pipeline)
+        if not session.check:
+            self._world.add(SessionShared(session.start.session, session.shared))
 
-    def detach(self, session: Session) -> None:
-        """Free a session's caches; it may go on elsewhere."""
+    def detach(self, session: Session, *, over: bool = False) -> None:
+        """Free a session's caches; it may go on elsewhere, or is over and leaves them to others."""
         pipeline, session.pipeline = session.pipeline, None
         world = self._world
         world.timers.cancel(("session", session.handle))
         if pipeline is None:
             return
         pipeline.sessions.pop(session.handle, None)
-        orders = [
-            (node, close_order(session, pipeline))
-            for slot in pipeline.slots
-            for node in slot.routed
-        ]
+        if over:
+            orders = self._beginnings.last_orders(session, pipeline)
+        else:
+            orders = [
+                (node, close_order(session, pipeline))
+                for slot in pipeline.slots
+                for node in slot.routed
+            ]
         for node, order in orders:
             world.send(node, order)
         # Publishes get lost when a connection breaks, and memory must not wait for minutes.
@@ -207,7 +216,7 @@ class Sessions:
         if world.handles.pop(session.handle, None) is None:
             return
         pipeline = session.pipeline
-        self.detach(session)
+        self.detach(session, over=finish in ("stop", "length"))
         for kind in ("wait", "write"):
             world.timers.cancel((kind, session.handle))
         if session.check:
@@ -246,6 +255,9 @@ class Sessions:
         pipeline = None if session is None else session.pipeline
         if session is None or pipeline is None or pipeline.number != message.pipeline:
             world.counters.strays += 1
+            of = world.pipelines.get(message.pipeline)
+            if of is not None and message.session in of.kept:
+                return  # it came from before the ring was stopped
             # A ring that nobody reads any more: take its last stage out.
             world.send(
                 node, SessionOrder(SessionCommand.CLOSE, message.pipeline, 0, message.session)

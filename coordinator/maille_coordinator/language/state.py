@@ -6,6 +6,7 @@ from enum import Enum, StrEnum
 
 from maille_coordinator.language.actions import Action, Report, SendToStage, WriteSession
 from maille_coordinator.language.events import ModelKey
+from maille_coordinator.language.kept import Kept
 from maille_coordinator.language.records import SessionRecord, SessionStart, StagesHeld
 from maille_coordinator.language.timers import Timers
 from maille_coordinator.placement import ModelShape, Plan
@@ -198,6 +199,8 @@ class Pipeline:
     state: PipelineState = PipelineState.LOADING
     layout: int = 0
     sessions: "dict[int, Session]" = field(default_factory=dict)
+    kept: dict[int, Kept] = field(default_factory=dict)
+    """By handle, the longest unused first."""
     token_ms: float = 0.0
     """Smoothed time from one token of a session to its next."""
     since_ms: float = 0.0
@@ -237,6 +240,10 @@ class Session:
     """The first round of a new ring, not somebody's generation."""
     tokens: list[Token] = field(default_factory=list)
     pipeline: Pipeline | None = None
+    source: int = 0
+    """The ended session whose caches it begins with, 0 for none."""
+    shared: int = 0
+    """How many positions of them."""
     holds: list[set[str]] = field(default_factory=list)
     """For each stage, the nodes that have been told all that their cache is made from."""
     attempts: int = 0

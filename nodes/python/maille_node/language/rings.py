@@ -61,7 +61,13 @@ class Rings:
         """Open a session or tell more of it, and begin with its tokens where that is due."""
         if self.opener.open(held, order, now_ms):
             session = held.sessions[order.session]
-            self._feed(pipeline, held, session, order, ActivationFlag.SAMPLE, now_ms)
+            # What is shared is in the cache; one position at least is computed, for its output.
+            shared = min(session.length, order.position + len(order.tokens) // 4 - 1)
+            skipped = max(0, shared - order.position)
+            rest = replace(
+                order, position=order.position + skipped, tokens=order.tokens[4 * skipped :]
+            )
+            self._feed(pipeline, held, session, rest, ActivationFlag.SAMPLE, now_ms)
 
     def repair(
         self, pipeline: Pipeline, held: HeldStage, order: SessionOrder, now_ms: float
