@@ -1,1 +1,1 @@
-"""Boards without hardware: the firmware that real boards run, on this machine."""
+"""Boards without hardware: the real firmware as AVR machine code, in virtual time or on a pty."""

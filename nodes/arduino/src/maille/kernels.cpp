@@ -1,0 +1,128 @@
+#include "kernels.h"
+
+#include <string.h>
+
+#include "kernels_plain.h"
+
+#if defined(__AVR__) && !defined(MAILLE_PLAIN_KERNELS)
+#define MAILLE_AVR_KERNELS 1
+#else
+#define MAILLE_AVR_KERNELS 0
+#endif
+
+extern "C" {
+void maille_dense_flash24(maille::tiny::DenseJob *job);
+void maille_dense_flash32(maille::tiny::DenseJob *job);
+void maille_dense_ram24(maille::tiny::DenseJob *job);
+void maille_dense_ram32(maille::tiny::DenseJob *job);
+uint32_t maille_sum(const uint8_t *x, uint16_t count);
+}
+
+namespace maille {
+namespace tiny {
+
+#if MAILLE_AVR_KERNELS
+
+static_assert(offsetof(DenseJob, correction) == 12 && offsetof(DenseJob, high) == 18,
+              "kernels_avr.S relies on these places");
+
+uint32_t sum(const uint8_t *x, uint16_t count) { return maille_sum(x, count); }
+
+void dense(DenseJob &job, Memory memory, bool wide) {
+    if (memory == Memory::EEPROM) {
+        dense_plain<EepromReader>(job);
+        return;
+    }
+    job.correction = -static_cast<int32_t>(sum(job.x, job.inputs)) * WEIGHT_OFFSET;
+    if (memory == Memory::RAM) {
+        (wide ? maille_dense_ram32 : maille_dense_ram24)(&job);
+    } else {
+        (wide ? maille_dense_flash32 : maille_dense_flash24)(&job);
+    }
+}
+
+/// Copies the inputs of one output position into a row.
+static void gather(const ConvolutionJob &job, uint16_t row, uint16_t column, uint8_t *patch) {
+    const uint16_t channels = job.window.input_channels;
+    visit_window(job.window, job.x, row, column, [&](uint16_t, const uint8_t *x) {
+        if (x != nullptr) {
+            for (uint16_t channel = 0; channel < channels; channel++) {
+                *patch++ = x[channel];
+            }
+        } else {
+            memset(patch, job.pad_value, channels);
+            patch += channels;
+        }
+    });
+}
+
+void convolution(const ConvolutionJob &job, Memory memory, bool wide) {
+    const Window &window = job.window;
+    const uint32_t row_bytes = static_cast<uint32_t>(window.kernel_height) * window.kernel_width *
+                               window.input_channels;
+    if (memory == Memory::EEPROM) {
+        convolution_plain<EepromReader>(job);
+        return;
+    }
+    if (row_bytes > MAX_PATCH_BYTES) {
+        if (memory == Memory::RAM) {
+            convolution_plain<RamReader>(job);
+        } else {
+            convolution_plain<FlashReader>(job);
+        }
+        return;
+    }
+    uint8_t patch[MAX_PATCH_BYTES];
+    uint8_t *y = job.y;
+    for (uint16_t row = 0; row < window.output_height; row++) {
+        for (uint16_t column = 0; column < window.output_width; column++) {
+            gather(job, row, column, patch);
+            DenseJob position = {job.weights, job.channels, patch, y,
+                                 static_cast<uint16_t>(row_bytes), window.output_channels, 0,
+                                 job.zero, job.low, job.high};
+            dense(position, memory, wide);
+            y += window.output_channels;
+        }
+    }
+}
+
+#else
+
+uint32_t sum(const uint8_t *x, uint16_t count) {
+    uint32_t total = 0;
+    while (count-- != 0) {
+        total += *x++;
+    }
+    return total;
+}
+
+void dense(DenseJob &job, Memory memory, bool wide) {
+    (void)wide;
+    switch (memory) {
+        case Memory::FLASH: dense_plain<FlashReader>(job); break;
+        case Memory::RAM: dense_plain<RamReader>(job); break;
+        case Memory::EEPROM: dense_plain<EepromReader>(job); break;
+    }
+}
+
+void convolution(const ConvolutionJob &job, Memory memory, bool wide) {
+    (void)wide;
+    switch (memory) {
+        case Memory::FLASH: convolution_plain<FlashReader>(job); break;
+        case Memory::RAM: convolution_plain<RamReader>(job); break;
+        case Memory::EEPROM: convolution_plain<EepromReader>(job); break;
+    }
+}
+
+#endif
+
+void depthwise_convolution(const ConvolutionJob &job, Memory memory) {
+    switch (memory) {
+        case Memory::FLASH: depthwise_plain<FlashReader>(job); break;
+        case Memory::RAM: depthwise_plain<RamReader>(job); break;
+        case Memory::EEPROM: depthwise_plain<EepromReader>(job); break;
+    }
+}
+
+}  // namespace tiny
+}  // namespace maille

@@ -1,0 +1,1 @@
+"""Building the firmware of boards from the sources in `nodes/`."""

@@ -1,0 +1,282 @@
+"""Builds sketches for AVR boards with avr-gcc and the Arduino core, without arduino-cli.
+
+The flags are those of the Arduino AVR platform. Objects are kept in a cache directory under the hash
+of everything that goes into them, so that a second build of an unchanged file takes no time.
+"""
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from maille_node.firmware.targets import AvrTarget
+
+_CORE_PLACES = (
+    "/usr/share/arduino/hardware/arduino/avr",
+    "~/.arduino15/packages/arduino/hardware/avr",
+    "~/Library/Arduino15/packages/arduino/hardware/avr",
+)
+_COMMON = (
+    "-g",
+    "-Os",
+    "-w",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-flto",
+    "-fno-fat-lto-objects",
+)
+_OWN_WARNINGS = ("-Wall", "-Wextra", "-Werror")
+
+
+class FirmwareError(Exception):
+    """Firmware could not be built; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """Where the compiler's programs and the Arduino core are."""
+
+    bin_directory: Path
+    core_directory: Path
+
+    def program(self, name: str) -> str:
+        """The path of one program of the compiler, such as "avr-gcc"."""
+        return str(self.bin_directory / name)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A linked program and how much of the board it takes (bytes, without the stack)."""
+
+    elf: Path
+    hex: Path
+    flash_bytes: int
+    ram_bytes: int
+    target: AvrTarget
+
+    def summary(self) -> str:
+        """Two lines for people: what is used and what is left."""
+        flash, ram = self.target.flash_bytes, self.target.ram_bytes
+        return (
+            f"flash {self.flash_bytes:>6,} of {flash:,} bytes, {flash - self.flash_bytes:,} left\n"
+            f"RAM   {self.ram_bytes:>6,} of {ram:,} bytes, {ram - self.ram_bytes:,} left for the stack"
+        )
+
+
+def find_toolchain() -> Toolchain:
+    """Looks for avr-gcc and the Arduino core.
+
+    Raises:
+        FirmwareError: one of them is not there; says how to get it.
+    """
+    compiler = shutil.which("avr-gcc")
+    if compiler is None:
+        raise FirmwareError(
+            "avr-gcc is not installed; on Debian: sudo apt install gcc-avr avr-libc arduino-core-avr"
+        )
+    places = [os.environ["ARDUINO_AVR_CORE"]] if "ARDUINO_AVR_CORE" in os.environ else _CORE_PLACES
+    for place in places:
+        root = Path(place).expanduser()
+        for candidate in (root, *sorted(root.glob("[0-9]*"), reverse=True)):
+            if (candidate / "cores/arduino/Arduino.h").is_file():
+                return Toolchain(Path(compiler).parent, candidate)
+    raise FirmwareError(
+        "the Arduino core for AVR is not installed; on Debian: sudo apt install arduino-core-avr, "
+        "or set ARDUINO_AVR_CORE to the folder that holds its cores/ and variants/"
+    )
+
+
+def library_directory() -> Path:
+    """The Arduino library `nodes/arduino`, beside this package in a checkout.
+
+    Raises:
+        FirmwareError: this installation came without it.
+    """
+    named = os.environ.get("MAILLE_ARDUINO_LIBRARY")
+    directory = Path(named) if named else Path(__file__).resolve().parents[3] / "arduino"
+    if not (directory / "library.properties").is_file():
+        raise FirmwareError(
+            "the Arduino library is not part of this installation; set MAILLE_ARDUINO_LIBRARY to the "
+            "folder nodes/arduino of a checkout of Maille"
+        )
+    return directory
+
+
+def cache_directory() -> Path:
+    """Where built objects are kept."""
+    return (
+        Path(os.environ.get("MAILLE_FIRMWARE_CACHE") or platformdirs.user_cache_dir("maille"))
+        / "avr"
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _headers_digest(directories: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for directory in directories:
+        for header in sorted(directory.rglob("*.h")):
+            digest.update(header.read_bytes())
+    return digest.hexdigest()
+
+
+def _run(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise FirmwareError(f"{Path(command[0]).name} failed:\n{done.stderr.strip()[-4000:]}")
+    return done.stdout
+
+
+def _compile(
+    toolchain: Toolchain,
+    target: AvrTarget,
+    source: Path,
+    includes: tuple[Path, ...],
+    extra: tuple[str, ...],
+    *,
+    own: bool,
+) -> Path:
+    """One object, from the cache if nothing that goes into it has changed."""
+    common = [flag for flag in _COMMON if not (own and flag == "-w")]
+    language = {
+        ".c": ["-std=gnu11"],
+        ".S": ["-x", "assembler-with-cpp"],
+        ".cpp": ["-std=gnu++11", "-fno-exceptions", "-fno-threadsafe-statics"],
+    }[source.suffix]
+    warnings = _OWN_WARNINGS if own and source.suffix == ".cpp" else ()
+    arguments = [
+        *common,
+        *language,
+        *warnings,
+        f"-mmcu={target.mcu}",
+        f"-DF_CPU={target.clock_hz}L",
+        "-DARDUINO=10819",
+        f"-DARDUINO_{target.board_define}",
+        "-DARDUINO_ARCH_AVR",
+        *extra,
+        *(f"-I{directory}" if own else f"-isystem{directory}" for directory in includes),
+    ]
+    key = hashlib.sha256()
+    key.update(_headers_digest(includes).encode())
+    key.update(source.read_bytes())
+    key.update("\0".join([str(source), *arguments]).encode())
+    made = cache_directory() / "objects" / f"{source.stem}-{key.hexdigest()[:32]}.o"
+    if made.is_file():
+        return made
+    made.parent.mkdir(parents=True, exist_ok=True)
+    partial = made.with_suffix(f".{os.getpid()}.o")
+    driver = toolchain.program("avr-g++" if source.suffix == ".cpp" else "avr-gcc")
+    _run([driver, "-c", *arguments, str(source), "-o", str(partial)])
+    partial.replace(made)
+    return made
+
+
+def sketch_source(sketch: Path) -> str:
+    """The C++ of a sketch: what the Arduino IDE makes of NAME/NAME.ino.
+
+    Prototypes are not invented: our sketches define functions before they call them.
+    """
+    return f'#include <Arduino.h>\n#line 1 "{sketch}"\n{sketch.read_text(encoding="utf-8")}'
+
+
+def _sizes(toolchain: Toolchain, elf: Path) -> tuple[int, int]:
+    listing = _run([toolchain.program("avr-size"), "-A", str(elf)])
+    sizes = {
+        match[1]: int(match[2]) for match in re.finditer(r"^(\.\w+)\s+(\d+)", listing, re.MULTILINE)
+    }
+    data = sizes.get(".data", 0)
+    return sizes.get(".text", 0) + data, data + sizes.get(".bss", 0) + sizes.get(".noinit", 0)
+
+
+def build(
+    sketch: Path,
+    target: AvrTarget,
+    output: Path,
+    *,
+    defines: Iterable[str] = (),
+    include: Sequence[Path] = (),
+    with_core: bool = True,
+) -> Build:
+    """Compiles and links one sketch with the Arduino core and our library.
+
+    Args:
+        sketch: the .ino file, or a .cpp file that brings its own main.
+        target: the board.
+        output: a folder for the program; made if missing.
+        defines: macros, as NAME or NAME=value.
+        include: more folders of headers, searched first (a model in place of the sketch's own).
+        with_core: False links without the Arduino core, for programs with their own main.
+
+    Raises:
+        FirmwareError: no compiler, the code does not compile, or it does not fit the board.
+    """
+    toolchain = find_toolchain()
+    library = library_directory() / "src"
+    core = toolchain.core_directory / "cores/arduino"
+    variant = toolchain.core_directory / "variants" / target.variant
+    eeprom = toolchain.core_directory / "libraries/EEPROM/src"
+    system = (core, variant, eeprom)
+    extra = tuple(f"-D{define}" for define in defines)
+    output.mkdir(parents=True, exist_ok=True)
+
+    main = output / f"{sketch.stem}.cpp"
+    source = (
+        sketch_source(sketch) if sketch.suffix == ".ino" else sketch.read_text(encoding="utf-8")
+    )
+    if not main.is_file() or main.read_text(encoding="utf-8") != source:
+        main.write_text(source, encoding="utf-8")
+    isystem = tuple(f"-isystem{directory}" for directory in system)
+    objects = [
+        _compile(
+            toolchain,
+            target,
+            main,
+            (*include, sketch.parent, library),
+            (*extra, *isystem),
+            own=True,
+        )
+    ]
+    sources = sorted(p for p in library.rglob("*") if p.suffix in {".c", ".cpp", ".S"})
+    objects += [
+        _compile(toolchain, target, path, (*include, library), (*extra, *isystem), own=True)
+        for path in sources
+        if with_core or path.parent != library
+    ]
+    if with_core:
+        core_sources = sorted(p for p in core.rglob("*") if p.suffix in {".c", ".cpp", ".S"})
+        objects += [
+            _compile(toolchain, target, path, system, extra, own=False) for path in core_sources
+        ]
+    elf = output / f"{sketch.stem}.elf"
+    command = [toolchain.program("avr-gcc"), "-w", "-Os", "-g", "-flto", "-fuse-linker-plugin"]
+    command += ["-Wl,--gc-sections", f"-Wl,-Map={elf.with_suffix('.map')}", f"-mmcu={target.mcu}"]
+    _run([*command, "-o", str(elf), *map(str, objects), "-lm"])
+    image = elf.with_suffix(".hex")
+    _run([toolchain.program("avr-objcopy"), "-O", "ihex", "-R", ".eeprom", str(elf), str(image)])
+    flash, ram = _sizes(toolchain, elf)
+    if flash > target.flash_bytes or ram > target.ram_bytes:
+        raise FirmwareError(
+            f"{sketch.stem} does not fit the {target.title}: {flash:,} of {target.flash_bytes:,} "
+            f"bytes of flash, {ram:,} of {target.ram_bytes:,} bytes of RAM; take a smaller model "
+            "or a board with more"
+        )
+    return Build(elf, image, flash, ram, target)
+
+
+def symbols(build_: Build) -> dict[str, tuple[int, int]]:
+    """Address and size of each symbol of a program (data addresses as avr-nm gives them)."""
+    listing = _run([find_toolchain().program("avr-nm"), "-S", str(build_.elf)])
+    found = {}
+    for line in listing.splitlines():
+        parts = line.split()
+        if len(parts) == 4:
+            found[parts[3]] = (int(parts[0], 16), int(parts[1], 16))
+        elif len(parts) == 3:
+            found[parts[2]] = (int(parts[0], 16), 0)
+    return found
