@@ -30,7 +30,7 @@ uint32_t sum(const uint8_t *x, uint16_t count) { return maille_sum(x, count); }
 
 void dense(DenseJob &job, Memory memory, bool wide) {
     if (memory == Memory::EEPROM) {
-        dense_plain<EepromReader>(job);
+        dense_plain(EepromReader(), job);
         return;
     }
     job.correction = -static_cast<int32_t>(sum(job.x, job.inputs)) * WEIGHT_OFFSET;
@@ -60,16 +60,8 @@ void convolution(const ConvolutionJob &job, Memory memory, bool wide) {
     const Window &window = job.window;
     const uint32_t row_bytes = static_cast<uint32_t>(window.kernel_height) * window.kernel_width *
                                window.input_channels;
-    if (memory == Memory::EEPROM) {
-        convolution_plain<EepromReader>(job);
-        return;
-    }
-    if (row_bytes > MAX_PATCH_BYTES) {
-        if (memory == Memory::RAM) {
-            convolution_plain<RamReader>(job);
-        } else {
-            convolution_plain<FlashReader>(job);
-        }
+    if (memory == Memory::EEPROM || row_bytes > MAX_PATCH_BYTES) {
+        convolution_plain(AnyReader{memory}, job);
         return;
     }
     uint8_t patch[MAX_PATCH_BYTES];
@@ -98,30 +90,18 @@ uint32_t sum(const uint8_t *x, uint16_t count) {
 
 void dense(DenseJob &job, Memory memory, bool wide) {
     (void)wide;
-    switch (memory) {
-        case Memory::FLASH: dense_plain<FlashReader>(job); break;
-        case Memory::RAM: dense_plain<RamReader>(job); break;
-        case Memory::EEPROM: dense_plain<EepromReader>(job); break;
-    }
+    dense_plain(AnyReader{memory}, job);
 }
 
 void convolution(const ConvolutionJob &job, Memory memory, bool wide) {
     (void)wide;
-    switch (memory) {
-        case Memory::FLASH: convolution_plain<FlashReader>(job); break;
-        case Memory::RAM: convolution_plain<RamReader>(job); break;
-        case Memory::EEPROM: convolution_plain<EepromReader>(job); break;
-    }
+    convolution_plain(AnyReader{memory}, job);
 }
 
 #endif
 
 void depthwise_convolution(const ConvolutionJob &job, Memory memory) {
-    switch (memory) {
-        case Memory::FLASH: depthwise_plain<FlashReader>(job); break;
-        case Memory::RAM: depthwise_plain<RamReader>(job); break;
-        case Memory::EEPROM: depthwise_plain<EepromReader>(job); break;
-    }
+    depthwise_plain(AnyReader{memory}, job);
 }
 
 }  // namespace tiny

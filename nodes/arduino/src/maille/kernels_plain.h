@@ -1,5 +1,5 @@
 // The plain forms of the kernels: what TINY.md says, nothing else. The tuned ones are compared with
-// these byte by byte; `Reader` is where weights and channels lie.
+// these byte by byte; the reader knows where weights and channels lie.
 #pragma once
 #include "kernels.h"
 #include "requantise.h"
@@ -9,18 +9,18 @@ namespace maille {
 namespace tiny {
 
 template <typename Reader>
-int32_t read_signed_long(const uint8_t *at) {
-    return static_cast<int32_t>(Reader::byte(at) | static_cast<uint32_t>(Reader::byte(at + 1)) << 8 |
-                                static_cast<uint32_t>(Reader::byte(at + 2)) << 16 |
-                                static_cast<uint32_t>(Reader::byte(at + 3)) << 24);
+int32_t read_signed_long(Reader reader, const uint8_t *at) {
+    return static_cast<int32_t>(reader.byte(at) | static_cast<uint32_t>(reader.byte(at + 1)) << 8 |
+                                static_cast<uint32_t>(reader.byte(at + 2)) << 16 |
+                                static_cast<uint32_t>(reader.byte(at + 3)) << 24);
 }
 
 /// Finishes one output: the record's bias is already in the accumulator.
 template <typename Reader>
-uint8_t finish(int32_t accumulator, const uint8_t *record, uint8_t zero, uint8_t low, uint8_t high) {
+uint8_t finish(Reader reader, int32_t accumulator, const uint8_t *record, uint8_t zero, uint8_t low, uint8_t high) {
     const uint16_t multiplier =
-        static_cast<uint16_t>(Reader::byte(record + 4) | Reader::byte(record + 5) << 8);
-    return requantise(accumulator, multiplier, Reader::byte(record + 6), zero, low, high);
+        static_cast<uint16_t>(reader.byte(record + 4) | reader.byte(record + 5) << 8);
+    return requantise(accumulator, multiplier, reader.byte(record + 6), zero, low, high);
 }
 
 /// A product of a stored weight and an activation.
@@ -30,15 +30,15 @@ inline int32_t product(uint8_t stored, uint8_t x) {
 }
 
 template <typename Reader>
-void dense_plain(const DenseJob &job) {
+void dense_plain(Reader reader, const DenseJob &job) {
     const uint8_t *weight = job.weights;
     const uint8_t *record = job.channels;
     for (uint16_t output = 0; output < job.outputs; output++) {
-        int32_t accumulator = read_signed_long<Reader>(record);
+        int32_t accumulator = read_signed_long(reader, record);
         for (uint16_t input = 0; input < job.inputs; input++) {
-            accumulator += product(Reader::byte(weight++), job.x[input]);
+            accumulator += product(reader.byte(weight++), job.x[input]);
         }
-        job.y[output] = finish<Reader>(accumulator, record, job.zero, job.low, job.high);
+        job.y[output] = finish(reader, accumulator, record, job.zero, job.low, job.high);
         record += CHANNEL_BYTES;
     }
 }
@@ -65,7 +65,7 @@ void visit_window(const Window &window, const uint8_t *x, uint16_t row, uint16_t
 }
 
 template <typename Reader>
-void convolution_plain(const ConvolutionJob &job) {
+void convolution_plain(Reader reader, const ConvolutionJob &job) {
     const Window &window = job.window;
     const uint16_t channels = window.input_channels;
     const size_t row_bytes =
@@ -76,22 +76,22 @@ void convolution_plain(const ConvolutionJob &job) {
             for (uint16_t output = 0; output < window.output_channels; output++) {
                 const uint8_t *record = job.channels + static_cast<size_t>(output) * CHANNEL_BYTES;
                 const uint8_t *weights = job.weights + output * row_bytes;
-                int32_t accumulator = read_signed_long<Reader>(record);
+                int32_t accumulator = read_signed_long(reader, record);
                 visit_window(window, job.x, row, column, [&](uint16_t place, const uint8_t *x) {
                     const uint8_t *weight = weights + static_cast<size_t>(place) * channels;
                     for (uint16_t channel = 0; channel < channels; channel++) {
-                        accumulator += product(Reader::byte(weight + channel),
+                        accumulator += product(reader.byte(weight + channel),
                                                x != nullptr ? x[channel] : job.pad_value);
                     }
                 });
-                *y++ = finish<Reader>(accumulator, record, job.zero, job.low, job.high);
+                *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
             }
         }
     }
 }
 
 template <typename Reader>
-void depthwise_plain(const ConvolutionJob &job) {
+void depthwise_plain(Reader reader, const ConvolutionJob &job) {
     const Window &window = job.window;
     const size_t row_bytes = static_cast<size_t>(window.kernel_height) * window.kernel_width;
     const uint16_t copies = window.output_channels / window.input_channels;
@@ -102,12 +102,12 @@ void depthwise_plain(const ConvolutionJob &job) {
                 const uint8_t *record = job.channels + static_cast<size_t>(output) * CHANNEL_BYTES;
                 const uint8_t *weights = job.weights + output * row_bytes;
                 const uint16_t channel = output / copies;
-                int32_t accumulator = read_signed_long<Reader>(record);
+                int32_t accumulator = read_signed_long(reader, record);
                 visit_window(window, job.x, row, column, [&](uint16_t place, const uint8_t *x) {
-                    accumulator += product(Reader::byte(weights + place),
+                    accumulator += product(reader.byte(weights + place),
                                            x != nullptr ? x[channel] : job.pad_value);
                 });
-                *y++ = finish<Reader>(accumulator, record, job.zero, job.low, job.high);
+                *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
             }
         }
     }

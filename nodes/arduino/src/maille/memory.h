@@ -16,7 +16,7 @@ namespace maille {
 enum class Memory : uint8_t { FLASH, RAM, EEPROM };
 
 struct FlashReader {
-    static uint8_t byte(const uint8_t *at) {
+    uint8_t byte(const uint8_t *at) const {
 #ifdef __AVR__
         return pgm_read_byte(at);
 #else
@@ -26,11 +26,11 @@ struct FlashReader {
 };
 
 struct RamReader {
-    static uint8_t byte(const uint8_t *at) { return *at; }
+    uint8_t byte(const uint8_t *at) const { return *at; }
 };
 
 struct EepromReader {
-    static uint8_t byte(const uint8_t *at) {
+    uint8_t byte(const uint8_t *at) const {
 #ifdef __AVR__
         return eeprom_read_byte(at);
 #else
@@ -42,16 +42,22 @@ struct EepromReader {
 inline uint8_t read_byte(Memory memory, const uint8_t *at) {
 #ifdef __AVR__
     if (memory == Memory::FLASH) {
-        return FlashReader::byte(at);
+        return FlashReader().byte(at);
     }
     if (memory == Memory::EEPROM) {
-        return EepromReader::byte(at);
+        return EepromReader().byte(at);
     }
 #else
     (void)memory;
 #endif
     return *at;
 }
+
+/// Reads from whichever memory it is told: one copy of the code that uses it, some cycles a byte.
+struct AnyReader {
+    Memory memory;
+    uint8_t byte(const uint8_t *at) const { return read_byte(memory, at); }
+};
 
 /// Little-endian, at any alignment.
 inline uint16_t read_word(Memory memory, const uint8_t *at) {
