@@ -18,7 +18,16 @@ int main() {
     for (uint16_t i = 0; i < inputs; i++) {
         x[i] = static_cast<uint8_t>(i * 37 + 11);
     }
-    DenseJob job = {weights, channels, x, tuned, inputs, outputs, 0, 3, 0, 255};
+    DenseJob job;
+    job.weights = weights;
+    job.channels = channels;
+    job.x = x;
+    job.y = tuned;
+    job.inputs = inputs;
+    job.outputs = outputs;
+    job.zero = 3;
+    job.low = 0;
+    job.high = 255;
     DenseJob second = job;
     second.y = plain;
     DenseJob third = job;

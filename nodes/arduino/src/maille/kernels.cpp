@@ -11,10 +11,15 @@
 #endif
 
 extern "C" {
-void maille_dense_flash24(maille::tiny::DenseJob *job);
-void maille_dense_flash32(maille::tiny::DenseJob *job);
-void maille_dense_ram24(maille::tiny::DenseJob *job);
-void maille_dense_ram32(maille::tiny::DenseJob *job);
+typedef void (*maille_kernel)(maille::tiny::DenseJob *job);
+void maille_accumulate_flash24(maille::tiny::DenseJob *job);
+void maille_accumulate_flash32(maille::tiny::DenseJob *job);
+void maille_accumulate_ram24(maille::tiny::DenseJob *job);
+void maille_accumulate_ram32(maille::tiny::DenseJob *job);
+void maille_finish_flash24(maille::tiny::DenseJob *job);
+void maille_finish_flash32(maille::tiny::DenseJob *job);
+void maille_finish_ram24(maille::tiny::DenseJob *job);
+void maille_finish_ram32(maille::tiny::DenseJob *job);
 uint32_t maille_sum(const uint8_t *x, uint16_t count);
 }
 
@@ -23,7 +28,8 @@ namespace tiny {
 
 #if MAILLE_AVR_KERNELS
 
-static_assert(offsetof(DenseJob, correction) == 12 && offsetof(DenseJob, high) == 18,
+static_assert(offsetof(DenseJob, correction) == 12 && offsetof(DenseJob, high) == 18 &&
+                  offsetof(DenseJob, sums) == 20,
               "kernels_avr.S relies on these places");
 
 uint32_t sum(const uint8_t *x, uint16_t count) { return maille_sum(x, count); }
@@ -34,10 +40,26 @@ void dense(DenseJob &job, Memory memory, bool wide) {
         return;
     }
     job.correction = -static_cast<int32_t>(sum(job.x, job.inputs)) * WEIGHT_OFFSET;
+    maille_kernel accumulate = maille_accumulate_flash24;
+    maille_kernel finish = maille_finish_flash24;
     if (memory == Memory::RAM) {
-        (wide ? maille_dense_ram32 : maille_dense_ram24)(&job);
-    } else {
-        (wide ? maille_dense_flash32 : maille_dense_flash24)(&job);
+        accumulate = wide ? maille_accumulate_ram32 : maille_accumulate_ram24;
+        finish = wide ? maille_finish_ram32 : maille_finish_ram24;
+    } else if (wide) {
+        accumulate = maille_accumulate_flash32;
+        finish = maille_finish_flash32;
+    }
+    const uint8_t batch = wide ? BATCH_ROWS_32 : BATCH_ROWS_24;
+    uint16_t left = job.outputs;
+    for (;;) {
+        job.rows = left < batch ? static_cast<uint8_t>(left) : batch;
+        accumulate(&job);
+        finish(&job);
+        left -= job.rows;
+        if (left == 0) {
+            return;
+        }
+        job.weights += static_cast<size_t>(job.rows) * job.inputs;
     }
 }
 
@@ -69,9 +91,16 @@ void convolution(const ConvolutionJob &job, Memory memory, bool wide) {
     for (uint16_t row = 0; row < window.output_height; row++) {
         for (uint16_t column = 0; column < window.output_width; column++) {
             gather(job, row, column, patch);
-            DenseJob position = {job.weights, job.channels, patch, y,
-                                 static_cast<uint16_t>(row_bytes), window.output_channels, 0,
-                                 job.zero, job.low, job.high};
+            DenseJob position;
+            position.weights = job.weights;
+            position.channels = job.channels;
+            position.x = patch;
+            position.y = y;
+            position.inputs = static_cast<uint16_t>(row_bytes);
+            position.outputs = window.output_channels;
+            position.zero = job.zero;
+            position.low = job.low;
+            position.high = job.high;
             dense(position, memory, wide);
             y += window.output_channels;
         }
