@@ -9,32 +9,32 @@ using maille::tiny::Tensor;
 extern "C" {
 
 int maille_check(const uint8_t *document, size_t size, uint32_t arena_bytes) {
-    return static_cast<int>(Model(Memory::RAM, document, size).check(arena_bytes));
+  return static_cast<int>(Model(Memory::RAM, document, size).check(arena_bytes));
 }
 
 int maille_self_test(const uint8_t *document, size_t size, uint8_t *arena, uint32_t arena_bytes) {
-    return static_cast<int>(Model(Memory::RAM, document, size).self_test(arena, arena_bytes));
+  return static_cast<int>(Model(Memory::RAM, document, size).self_test(arena, arena_bytes));
 }
 
-/// Runs once: inputs one after the other, outputs likewise. Returns the bytes of outputs, or -1.
+// Runs once: inputs one after the other, outputs likewise. Returns the bytes of outputs, or -1.
 long maille_run(const uint8_t *document, size_t size, uint8_t *arena, uint32_t arena_bytes,
-                const uint8_t *inputs, uint8_t *outputs) {
-    const Model model(Memory::RAM, document, size);
-    Tensor tensor;
-    for (uint8_t i = 0; model.input(i, tensor); i++) {
-        for (uint32_t j = 0; j < tensor.size(); j++) {
-            arena[tensor.offset + j] = *inputs++;
-        }
+        const uint8_t *inputs, uint8_t *outputs) {
+  const Model model(Memory::RAM, document, size);
+  Tensor tensor;
+  for (uint8_t i = 0; model.input(i, tensor); i++) {
+    for (uint32_t j = 0; j < tensor.size(); j++) {
+      arena[tensor.offset + j] = *inputs++;
     }
-    if (!model.run(arena, arena_bytes)) {
-        return -1;
+  }
+  if (!model.run(arena, arena_bytes)) {
+    return -1;
+  }
+  long count = 0;
+  for (uint8_t i = 0; model.output(i, tensor); i++) {
+    for (uint32_t j = 0; j < tensor.size(); j++) {
+      outputs[count++] = arena[tensor.offset + j];
     }
-    long count = 0;
-    for (uint8_t i = 0; model.output(i, tensor); i++) {
-        for (uint32_t j = 0; j < tensor.size(); j++) {
-            outputs[count++] = arena[tensor.offset + j];
-        }
-    }
-    return count;
+  }
+  return count;
 }
 }

@@ -29,108 +29,108 @@ namespace tiny {
 #if MAILLE_AVR_KERNELS
 
 static_assert(offsetof(DenseJob, correction) == 12 && offsetof(DenseJob, high) == 18 &&
-                  offsetof(DenseJob, sums) == 20,
-              "kernels_avr.S relies on these places");
+          offsetof(DenseJob, sums) == 20,
+        "kernels_avr.S relies on these places");
 
 uint32_t sum(const uint8_t *x, uint16_t count) { return maille_sum(x, count); }
 
 void dense(DenseJob &job, Memory memory, bool wide) {
-    if (memory == Memory::EEPROM) {
-        dense_plain(EepromReader(), job);
-        return;
+  if (memory == Memory::EEPROM) {
+    dense_plain(EepromReader(), job);
+    return;
+  }
+  job.correction = -static_cast<int32_t>(sum(job.x, job.inputs)) * WEIGHT_OFFSET;
+  maille_kernel accumulate = maille_accumulate_flash24;
+  maille_kernel finish = maille_finish_flash24;
+  if (memory == Memory::RAM) {
+    accumulate = wide ? maille_accumulate_ram32 : maille_accumulate_ram24;
+    finish = wide ? maille_finish_ram32 : maille_finish_ram24;
+  } else if (wide) {
+    accumulate = maille_accumulate_flash32;
+    finish = maille_finish_flash32;
+  }
+  const uint8_t batch = wide ? BATCH_ROWS_32 : BATCH_ROWS_24;
+  uint16_t left = job.outputs;
+  for (;;) {
+    job.rows = left < batch ? static_cast<uint8_t>(left) : batch;
+    accumulate(&job);
+    finish(&job);
+    left -= job.rows;
+    if (left == 0) {
+      return;
     }
-    job.correction = -static_cast<int32_t>(sum(job.x, job.inputs)) * WEIGHT_OFFSET;
-    maille_kernel accumulate = maille_accumulate_flash24;
-    maille_kernel finish = maille_finish_flash24;
-    if (memory == Memory::RAM) {
-        accumulate = wide ? maille_accumulate_ram32 : maille_accumulate_ram24;
-        finish = wide ? maille_finish_ram32 : maille_finish_ram24;
-    } else if (wide) {
-        accumulate = maille_accumulate_flash32;
-        finish = maille_finish_flash32;
-    }
-    const uint8_t batch = wide ? BATCH_ROWS_32 : BATCH_ROWS_24;
-    uint16_t left = job.outputs;
-    for (;;) {
-        job.rows = left < batch ? static_cast<uint8_t>(left) : batch;
-        accumulate(&job);
-        finish(&job);
-        left -= job.rows;
-        if (left == 0) {
-            return;
-        }
-        job.weights += static_cast<size_t>(job.rows) * job.inputs;
-    }
+    job.weights += static_cast<size_t>(job.rows) * job.inputs;
+  }
 }
 
-/// Copies the inputs of one output position into a row.
+// Copies the inputs of one output position into a row.
 static void gather(const ConvolutionJob &job, uint16_t row, uint16_t column, uint8_t *patch) {
-    const uint16_t channels = job.window.input_channels;
-    visit_window(job.window, job.x, row, column, [&](uint16_t, const uint8_t *x) {
-        if (x != nullptr) {
-            for (uint16_t channel = 0; channel < channels; channel++) {
-                *patch++ = x[channel];
-            }
-        } else {
-            memset(patch, job.pad_value, channels);
-            patch += channels;
-        }
-    });
+  const uint16_t channels = job.window.input_channels;
+  visit_window(job.window, job.x, row, column, [&](uint16_t, const uint8_t *x) {
+    if (x != nullptr) {
+      for (uint16_t channel = 0; channel < channels; channel++) {
+        *patch++ = x[channel];
+      }
+    } else {
+      memset(patch, job.pad_value, channels);
+      patch += channels;
+    }
+  });
 }
 
 void convolution(const ConvolutionJob &job, Memory memory, bool wide) {
-    const Window &window = job.window;
-    const uint32_t row_bytes = static_cast<uint32_t>(window.kernel_height) * window.kernel_width *
+  const Window &window = job.window;
+  const uint32_t row_bytes = static_cast<uint32_t>(window.kernel_height) * window.kernel_width *
                                window.input_channels;
-    if (memory == Memory::EEPROM || row_bytes > MAX_PATCH_BYTES) {
-        convolution_plain(AnyReader{memory}, job);
-        return;
+  if (memory == Memory::EEPROM || row_bytes > MAX_PATCH_BYTES) {
+    convolution_plain(AnyReader{memory}, job);
+    return;
+  }
+  uint8_t patch[MAX_PATCH_BYTES];
+  uint8_t *y = job.y;
+  for (uint16_t row = 0; row < window.output_height; row++) {
+    for (uint16_t column = 0; column < window.output_width; column++) {
+      gather(job, row, column, patch);
+      DenseJob position;
+      position.weights = job.weights;
+      position.channels = job.channels;
+      position.x = patch;
+      position.y = y;
+      position.inputs = static_cast<uint16_t>(row_bytes);
+      position.outputs = window.output_channels;
+      position.zero = job.zero;
+      position.low = job.low;
+      position.high = job.high;
+      dense(position, memory, wide);
+      y += window.output_channels;
     }
-    uint8_t patch[MAX_PATCH_BYTES];
-    uint8_t *y = job.y;
-    for (uint16_t row = 0; row < window.output_height; row++) {
-        for (uint16_t column = 0; column < window.output_width; column++) {
-            gather(job, row, column, patch);
-            DenseJob position;
-            position.weights = job.weights;
-            position.channels = job.channels;
-            position.x = patch;
-            position.y = y;
-            position.inputs = static_cast<uint16_t>(row_bytes);
-            position.outputs = window.output_channels;
-            position.zero = job.zero;
-            position.low = job.low;
-            position.high = job.high;
-            dense(position, memory, wide);
-            y += window.output_channels;
-        }
-    }
+  }
 }
 
 #else
 
 uint32_t sum(const uint8_t *x, uint16_t count) {
-    uint32_t total = 0;
-    while (count-- != 0) {
-        total += *x++;
-    }
-    return total;
+  uint32_t total = 0;
+  while (count-- != 0) {
+    total += *x++;
+  }
+  return total;
 }
 
 void dense(DenseJob &job, Memory memory, bool wide) {
-    (void)wide;
-    dense_plain(AnyReader{memory}, job);
+  (void)wide;
+  dense_plain(AnyReader{memory}, job);
 }
 
 void convolution(const ConvolutionJob &job, Memory memory, bool wide) {
-    (void)wide;
-    convolution_plain(AnyReader{memory}, job);
+  (void)wide;
+  convolution_plain(AnyReader{memory}, job);
 }
 
 #endif
 
 void depthwise_convolution(const ConvolutionJob &job, Memory memory) {
-    depthwise_plain(AnyReader{memory}, job);
+  depthwise_plain(AnyReader{memory}, job);
 }
 
 }  // namespace tiny

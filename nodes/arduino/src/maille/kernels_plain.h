@@ -10,107 +10,107 @@ namespace tiny {
 
 template <typename Reader>
 int32_t read_signed_long(Reader reader, const uint8_t *at) {
-    return static_cast<int32_t>(reader.byte(at) | static_cast<uint32_t>(reader.byte(at + 1)) << 8 |
-                                static_cast<uint32_t>(reader.byte(at + 2)) << 16 |
-                                static_cast<uint32_t>(reader.byte(at + 3)) << 24);
+  return static_cast<int32_t>(reader.byte(at) | static_cast<uint32_t>(reader.byte(at + 1)) << 8 |
+                static_cast<uint32_t>(reader.byte(at + 2)) << 16 |
+                static_cast<uint32_t>(reader.byte(at + 3)) << 24);
 }
 
-/// Finishes one output: the record's bias is already in the accumulator.
+// Finishes one output: the record's bias is already in the accumulator.
 template <typename Reader>
 uint8_t finish(Reader reader, int32_t accumulator, const uint8_t *record, uint8_t zero, uint8_t low, uint8_t high) {
-    const uint16_t multiplier =
-        static_cast<uint16_t>(reader.byte(record + 4) | reader.byte(record + 5) << 8);
-    return requantise(accumulator, multiplier, reader.byte(record + 6), zero, low, high);
+  const uint16_t multiplier =
+    static_cast<uint16_t>(reader.byte(record + 4) | reader.byte(record + 5) << 8);
+  return requantise(accumulator, multiplier, reader.byte(record + 6), zero, low, high);
 }
 
-/// A product of a stored weight and an activation.
+// A product of a stored weight and an activation.
 inline int32_t product(uint8_t stored, uint8_t x) {
-    return (static_cast<int16_t>(stored) - static_cast<int16_t>(WEIGHT_OFFSET)) *
+  return (static_cast<int16_t>(stored) - static_cast<int16_t>(WEIGHT_OFFSET)) *
            static_cast<int32_t>(x);
 }
 
 template <typename Reader>
 void dense_plain(Reader reader, const DenseJob &job) {
-    const uint8_t *weight = job.weights;
-    const uint8_t *record = job.channels;
-    for (uint16_t output = 0; output < job.outputs; output++) {
-        int32_t accumulator = read_signed_long(reader, record);
-        for (uint16_t input = 0; input < job.inputs; input++) {
-            accumulator += product(reader.byte(weight++), job.x[input]);
-        }
-        job.y[output] = finish(reader, accumulator, record, job.zero, job.low, job.high);
-        record += CHANNEL_BYTES;
+  const uint8_t *weight = job.weights;
+  const uint8_t *record = job.channels;
+  for (uint16_t output = 0; output < job.outputs; output++) {
+    int32_t accumulator = read_signed_long(reader, record);
+    for (uint16_t input = 0; input < job.inputs; input++) {
+      accumulator += product(reader.byte(weight++), job.x[input]);
     }
+    job.y[output] = finish(reader, accumulator, record, job.zero, job.low, job.high);
+    record += CHANNEL_BYTES;
+  }
 }
 
-/// The inputs under a window: calls `visit(place in the kernel, input or null where it pads)` with
-/// the address of the first channel.
+// The inputs under a window: calls `visit(place in the kernel, input or null where it pads)` with
+// the address of the first channel.
 template <typename Visit>
 void visit_window(const Window &window, const uint8_t *x, uint16_t row, uint16_t column,
-                  Visit visit) {
-    const int32_t top = static_cast<int32_t>(row) * window.stride_height - window.pad_top;
-    const int32_t left = static_cast<int32_t>(column) * window.stride_width - window.pad_left;
-    uint16_t place = 0;
-    for (uint16_t i = 0; i < window.kernel_height; i++) {
-        const int32_t y = top + i;
-        const bool row_inside = y >= 0 && y < window.input_height;
-        for (uint16_t j = 0; j < window.kernel_width; j++, place++) {
-            const int32_t at = left + j;
-            const bool inside = row_inside && at >= 0 && at < window.input_width;
-            const size_t position = static_cast<size_t>(y) * window.input_width +
-                                    static_cast<size_t>(at);
-            visit(place, inside ? x + position * window.input_channels : nullptr);
-        }
+          Visit visit) {
+  const int32_t top = static_cast<int32_t>(row) * window.stride_height - window.pad_top;
+  const int32_t left = static_cast<int32_t>(column) * window.stride_width - window.pad_left;
+  uint16_t place = 0;
+  for (uint16_t i = 0; i < window.kernel_height; i++) {
+    const int32_t y = top + i;
+    const bool row_inside = y >= 0 && y < window.input_height;
+    for (uint16_t j = 0; j < window.kernel_width; j++, place++) {
+      const int32_t at = left + j;
+      const bool inside = row_inside && at >= 0 && at < window.input_width;
+      const size_t position = static_cast<size_t>(y) * window.input_width +
+                  static_cast<size_t>(at);
+      visit(place, inside ? x + position * window.input_channels : nullptr);
     }
+  }
 }
 
 template <typename Reader>
 void convolution_plain(Reader reader, const ConvolutionJob &job) {
-    const Window &window = job.window;
-    const uint16_t channels = window.input_channels;
-    const size_t row_bytes =
-        static_cast<size_t>(window.kernel_height) * window.kernel_width * channels;
-    uint8_t *y = job.y;
-    for (uint16_t row = 0; row < window.output_height; row++) {
-        for (uint16_t column = 0; column < window.output_width; column++) {
-            for (uint16_t output = 0; output < window.output_channels; output++) {
-                const uint8_t *record = job.channels + static_cast<size_t>(output) * CHANNEL_BYTES;
-                const uint8_t *weights = job.weights + output * row_bytes;
-                int32_t accumulator = read_signed_long(reader, record);
-                visit_window(window, job.x, row, column, [&](uint16_t place, const uint8_t *x) {
-                    const uint8_t *weight = weights + static_cast<size_t>(place) * channels;
-                    for (uint16_t channel = 0; channel < channels; channel++) {
-                        accumulator += product(reader.byte(weight + channel),
+  const Window &window = job.window;
+  const uint16_t channels = window.input_channels;
+  const size_t row_bytes =
+    static_cast<size_t>(window.kernel_height) * window.kernel_width * channels;
+  uint8_t *y = job.y;
+  for (uint16_t row = 0; row < window.output_height; row++) {
+    for (uint16_t column = 0; column < window.output_width; column++) {
+      for (uint16_t output = 0; output < window.output_channels; output++) {
+        const uint8_t *record = job.channels + static_cast<size_t>(output) * CHANNEL_BYTES;
+        const uint8_t *weights = job.weights + output * row_bytes;
+        int32_t accumulator = read_signed_long(reader, record);
+        visit_window(window, job.x, row, column, [&](uint16_t place, const uint8_t *x) {
+          const uint8_t *weight = weights + static_cast<size_t>(place) * channels;
+          for (uint16_t channel = 0; channel < channels; channel++) {
+            accumulator += product(reader.byte(weight + channel),
                                                x != nullptr ? x[channel] : job.pad_value);
-                    }
-                });
-                *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
-            }
-        }
+          }
+        });
+        *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
+      }
     }
+  }
 }
 
 template <typename Reader>
 void depthwise_plain(Reader reader, const ConvolutionJob &job) {
-    const Window &window = job.window;
-    const size_t row_bytes = static_cast<size_t>(window.kernel_height) * window.kernel_width;
-    const uint16_t copies = window.output_channels / window.input_channels;
-    uint8_t *y = job.y;
-    for (uint16_t row = 0; row < window.output_height; row++) {
-        for (uint16_t column = 0; column < window.output_width; column++) {
-            for (uint16_t output = 0; output < window.output_channels; output++) {
-                const uint8_t *record = job.channels + static_cast<size_t>(output) * CHANNEL_BYTES;
-                const uint8_t *weights = job.weights + output * row_bytes;
-                const uint16_t channel = output / copies;
-                int32_t accumulator = read_signed_long(reader, record);
-                visit_window(window, job.x, row, column, [&](uint16_t place, const uint8_t *x) {
-                    accumulator += product(reader.byte(weights + place),
+  const Window &window = job.window;
+  const size_t row_bytes = static_cast<size_t>(window.kernel_height) * window.kernel_width;
+  const uint16_t copies = window.output_channels / window.input_channels;
+  uint8_t *y = job.y;
+  for (uint16_t row = 0; row < window.output_height; row++) {
+    for (uint16_t column = 0; column < window.output_width; column++) {
+      for (uint16_t output = 0; output < window.output_channels; output++) {
+        const uint8_t *record = job.channels + static_cast<size_t>(output) * CHANNEL_BYTES;
+        const uint8_t *weights = job.weights + output * row_bytes;
+        const uint16_t channel = output / copies;
+        int32_t accumulator = read_signed_long(reader, record);
+        visit_window(window, job.x, row, column, [&](uint16_t place, const uint8_t *x) {
+          accumulator += product(reader.byte(weights + place),
                                            x != nullptr ? x[channel] : job.pad_value);
-                });
-                *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
-            }
-        }
+        });
+        *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
+      }
     }
+  }
 }
 
 }  // namespace tiny

@@ -6,14 +6,14 @@
 namespace maille {
 namespace tiny {
 
-/// Where a layer works.
+// Where a layer works.
 struct Place {
-    Memory memory;       ///< of the model
-    uint8_t *arena;      ///< null: only check
-    uint32_t arena_bytes;
+  Memory memory;       // of the model
+  uint8_t *arena;      // null: only check
+  uint32_t arena_bytes;
 };
 
-/// Takes one layer from the cursor. A layer that breaks a rule makes the cursor fail.
+// Takes one layer from the cursor. A layer that breaks a rule makes the cursor fail.
 Fault walk_layer(Cursor &cursor, const Place &place);
 
 }  // namespace tiny

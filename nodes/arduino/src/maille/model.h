@@ -12,71 +12,71 @@
 namespace maille {
 namespace tiny {
 
-/// Why a model is refused.
+// Why a model is refused.
 enum class Fault : uint8_t {
-    NONE,
-    MALFORMED,      ///< no tiny model, damaged, or against a rule of the format
-    VERSION,        ///< of another version of the format
-    ARENA,          ///< needs more memory than there is
-    KIND,           ///< has a kind of layer that this firmware was built without
-    SELF_TEST,      ///< computes something else than it should
+  NONE,
+  MALFORMED,      // no tiny model, damaged, or against a rule of the format
+  VERSION,        // of another version of the format
+  ARENA,          // needs more memory than there is
+  KIND,           // has a kind of layer that this firmware was built without
+  SELF_TEST,      // computes something else than it should
 };
 
-/// Elements of one input or output in the arena.
+// Elements of one input or output in the arena.
 struct Tensor {
-    uint8_t element_type;
-    uint16_t count;
-    uint32_t offset;
+  uint8_t element_type;
+  uint16_t count;
+  uint32_t offset;
 
-    /// Bytes of all elements.
-    uint32_t size() const { return static_cast<uint32_t>(count) << element_type; }
+  // Bytes of all elements.
+  uint32_t size() const { return static_cast<uint32_t>(count) << element_type; }
 };
 
-/// What the header of a document says.
+// What the header of a document says.
 struct Header {
-    uint32_t arena_bytes;
-    uint8_t peak_layer;
-    uint32_t multiply_accumulates;
+  uint32_t arena_bytes;
+  uint8_t peak_layer;
+  uint32_t multiply_accumulates;
 };
 
-/// A model in place. Copying one copies three words, not the model.
+// A model in place. Copying one copies three words, not the model.
 class Model {
-   public:
-    Model() : memory_(Memory::RAM), start_(nullptr), size_(0) {}
-    Model(Memory memory, const uint8_t *start, size_t size)
-        : memory_(memory), start_(start), size_(size) {}
+ public:
+  Model() : memory_(Memory::RAM), start_(nullptr), size_(0) {}
+  Model(Memory memory, const uint8_t *start, size_t size)
+    : memory_(memory), start_(start), size_(size) {}
 
-    Memory memory() const { return memory_; }
-    const uint8_t *start() const { return start_; }
-    size_t size() const { return size_; }
+  Memory memory() const { return memory_; }
+  const uint8_t *start() const { return start_; }
+  size_t size() const { return size_; }
 
-    /// Checks all of it against an arena of so many bytes. `layer`, if given, gets the index of the
-    /// layer at fault (for ARENA: the one with the largest need).
-    Fault check(uint32_t arena_bytes, uint8_t *layer = nullptr) const;
+  // Checks all of it against an arena of so many bytes. `layer`, if given, gets the index of the
+  // layer at fault (for ARENA: the one with the largest need).
+  Fault check(uint32_t arena_bytes, uint8_t *layer = nullptr) const;
 
-    /// The header alone: enough to refuse a model from its first 40 bytes.
-    Fault header(Header &header) const;
+  // The header alone: enough to refuse a model from its first 40 bytes.
+  Fault header(Header &header) const;
 
-    uint8_t input_count() const;
-    uint8_t output_count() const;
+  uint8_t input_count() const;
+  uint8_t output_count() const;
 
-    /// One input or output; false if there is none of that index.
-    bool input(uint8_t index, Tensor &tensor) const;
-    bool output(uint8_t index, Tensor &tensor) const;
+  // One input or output; false if there is none of that index.
+  bool input(uint8_t index, Tensor &tensor) const;
+  bool output(uint8_t index, Tensor &tensor) const;
 
-    /// Runs the layers over inputs that lie in the arena. False, with the arena in any state, if the
-    /// model is not what `check` accepts for `arena_bytes`.
-    bool run(uint8_t *arena, uint32_t arena_bytes) const;
+  // Runs the layers over inputs that lie in the arena. False, with the arena in any state, if the
+  // model is not what `check` accepts for `arena_bytes`.
+  bool run(uint8_t *arena, uint32_t arena_bytes) const;
 
-    /// Runs the model's own test vectors; NONE if every byte is right.
-    Fault self_test(uint8_t *arena, uint32_t arena_bytes) const;
+  // Runs the model's own test vectors; NONE if every byte is right.
+  Fault self_test(uint8_t *arena, uint32_t arena_bytes) const;
 
-   private:
-    bool tensor(uint8_t list, uint8_t index, Tensor &tensor, uint8_t &count) const;
+ private:
+  bool tensor(uint8_t list, uint8_t index, Tensor &tensor, uint8_t &count) const;
 
-    Memory memory_;
-    const uint8_t *start_;
-    size_t size_;
+  Memory memory_;
+  const uint8_t *start_;
+  size_t size_;
 };
 
 }  // namespace tiny

@@ -32,6 +32,8 @@ _COMMON = (
     "-flto",
     "-fno-fat-lto-objects",
 )
+# WString.cpp of the core 1.8.7 wants it, and gcc 5's float.h has it only for C.
+_CORE_DEFINES = ("-DDECIMAL_DIG=__DECIMAL_DIG__",)
 _OWN_WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 
@@ -160,7 +162,7 @@ def _compile(
         f"-DARDUINO_{target.board_define}",
         "-DARDUINO_ARCH_AVR",
         *extra,
-        *(f"-I{directory}" if own else f"-isystem{directory}" for directory in includes),
+        *(f"-I{directory}" for directory in includes),
     ]
     key = hashlib.sha256()
     key.update(_headers_digest(includes).encode())
@@ -231,27 +233,24 @@ def build(
     )
     if not main.is_file() or main.read_text(encoding="utf-8") != source:
         main.write_text(source, encoding="utf-8")
-    isystem = tuple(f"-isystem{directory}" for directory in system)
+    ours = (*include, library)
     objects = [
-        _compile(
-            toolchain,
-            target,
-            main,
-            (*include, sketch.parent, library),
-            (*extra, *isystem),
-            own=True,
-        )
+        _compile(toolchain, target, main, (sketch.parent, *ours, *system), extra, own=False)
     ]
     sources = sorted(p for p in library.rglob("*") if p.suffix in {".c", ".cpp", ".S"})
+    # Only the outermost files see Arduino.h, which does not compile without warnings.
     objects += [
-        _compile(toolchain, target, path, (*include, library), (*extra, *isystem), own=True)
+        _compile(toolchain, target, path, ours, extra, own=True)
+        if path.parent != library
+        else _compile(toolchain, target, path, (*ours, *system), extra, own=False)
         for path in sources
         if with_core or path.parent != library
     ]
     if with_core:
         core_sources = sorted(p for p in core.rglob("*") if p.suffix in {".c", ".cpp", ".S"})
         objects += [
-            _compile(toolchain, target, path, system, extra, own=False) for path in core_sources
+            _compile(toolchain, target, path, system, (*extra, *_CORE_DEFINES), own=False)
+            for path in core_sources
         ]
     elf = output / f"{sketch.stem}.elf"
     command = [toolchain.program("avr-gcc"), "-w", "-Os", "-g", "-flto", "-fuse-linker-plugin"]

@@ -1,0 +1,46 @@
+"""A tiny model as a C++ header: what a sketch includes to have it in its flash."""
+
+import hashlib
+import re
+
+from maille_protocol.tiny import decode_model
+
+_BYTES_A_LINE = 20
+
+
+def model_header(document: bytes, name: str) -> str:
+    """The header of a model in the tiny format.
+
+    It defines `NAME` (a maille::BuiltInModel) and `NAME_arena_bytes`.
+
+    Args:
+        document: the model's container.
+        name: a C++ identifier.
+
+    Raises:
+        WireError: not a tiny model.
+        ValueError: `name` is no identifier.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"{name!r} cannot be a name in C++")
+    model = decode_model(document)
+    digest = hashlib.sha256(document)
+    return (
+        f"// {model.description.name}: {len(document):,} bytes, SHA-256 {digest.hexdigest()}\n"
+        "// Made by `maille flash` from a model in the tiny format; do not edit.\n"
+        "#pragma once\n"
+        "#include <avr/pgmspace.h>\n"
+        "#include <maille/node.h>\n\n"
+        f"{_array(f'{name}_document', document)}\n"
+        f"{_array(f'{name}_sha256', digest.digest())}\n"
+        f"const maille::BuiltInModel {name} = "
+        f"{{{name}_document, sizeof {name}_document, {name}_sha256}};\n\n"
+        "// Memory that it computes in\n"
+        f"const uint16_t {name}_arena_bytes = {model.arena_bytes};\n"
+    )
+
+
+def _array(name: str, data: bytes) -> str:
+    rows = (data[at : at + _BYTES_A_LINE] for at in range(0, len(data), _BYTES_A_LINE))
+    body = "\n".join("  " + ", ".join(str(byte) for byte in row) + "," for row in rows)
+    return f"const uint8_t {name}[] PROGMEM = {{\n{body}\n}};"
