@@ -179,7 +179,20 @@ const uint8_t model_sha256[] PROGMEM = {
   169, 61, 224, 63, 25, 40, 117, 59, 202, 73, 217, 128, 158, 220, 83, 236, 87, 118, 28, 170,
   30, 68, 106, 251, 204, 191, 108, 129, 155, 86, 183, 240,
 };
-const maille::BuiltInModel model = {model_document, sizeof model_document, model_sha256};
+const maille::tiny::Layers model_layers = {{
+    maille::tiny::run_dense,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+}};
+const maille::BuiltInModel model = {model_document, sizeof model_document, model_sha256,
+    &model_layers};
 
 // Memory that it computes in
 const uint16_t model_arena_bytes = 106;

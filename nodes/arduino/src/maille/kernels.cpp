@@ -26,6 +26,33 @@ uint32_t maille_sum(const uint8_t *x, uint16_t count);
 namespace maille {
 namespace tiny {
 
+WindowWalk::WindowWalk(const Window& window, const uint8_t* x, uint16_t row, uint16_t column)
+    : window_(window),
+      x_(x),
+      at_(nullptr),
+      top_(static_cast<int32_t>(row) * window.stride_height - window.pad_top),
+      left_(static_cast<int32_t>(column) * window.stride_width - window.pad_left),
+      i_(0),
+      j_(0xFFFF) {}
+
+bool WindowWalk::next() {
+  if (++j_ == window_.kernel_width) {
+    j_ = 0;
+    i_++;
+  }
+  if (i_ == window_.kernel_height) return false;
+  const int32_t row = top_ + i_;
+  const int32_t column = left_ + j_;
+  if (row < 0 || row >= window_.input_height || column < 0 || column >= window_.input_width) {
+    at_ = nullptr;
+  } else {
+    const size_t place =
+        static_cast<size_t>(row) * window_.input_width + static_cast<size_t>(column);
+    at_ = x_ + place * window_.input_channels;
+  }
+  return true;
+}
+
 #if MAILLE_AVR_KERNELS
 
 static_assert(offsetof(DenseJob, correction) == 12 && offsetof(DenseJob, high) == 18 &&
@@ -66,7 +93,9 @@ void dense(DenseJob &job, Memory memory, bool wide) {
 // Copies the inputs of one output position into a row.
 static void gather(const ConvolutionJob &job, uint16_t row, uint16_t column, uint8_t *patch) {
   const uint16_t channels = job.window.input_channels;
-  visit_window(job.window, job.x, row, column, [&](uint16_t, const uint8_t *x) {
+  WindowWalk walk(job.window, job.x, row, column);
+  while (walk.next()) {
+    const uint8_t* x = walk.x();
     if (x != nullptr) {
       for (uint16_t channel = 0; channel < channels; channel++) {
         *patch++ = x[channel];
@@ -75,7 +104,7 @@ static void gather(const ConvolutionJob &job, uint16_t row, uint16_t column, uin
       memset(patch, job.pad_value, channels);
       patch += channels;
     }
-  });
+  }
 }
 
 void convolution(const ConvolutionJob &job, Memory memory, bool wide) {

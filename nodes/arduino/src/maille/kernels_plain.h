@@ -43,26 +43,24 @@ void dense_plain(Reader reader, const DenseJob &job) {
   }
 }
 
-// The inputs under a window: calls `visit(place in the kernel, input or null where it pads)` with
-// the address of the first channel.
-template <typename Visit>
-void visit_window(const Window &window, const uint8_t *x, uint16_t row, uint16_t column,
-          Visit visit) {
-  const int32_t top = static_cast<int32_t>(row) * window.stride_height - window.pad_top;
-  const int32_t left = static_cast<int32_t>(column) * window.stride_width - window.pad_left;
-  uint16_t place = 0;
-  for (uint16_t i = 0; i < window.kernel_height; i++) {
-    const int32_t y = top + i;
-    const bool row_inside = y >= 0 && y < window.input_height;
-    for (uint16_t j = 0; j < window.kernel_width; j++, place++) {
-      const int32_t at = left + j;
-      const bool inside = row_inside && at >= 0 && at < window.input_width;
-      const size_t position = static_cast<size_t>(y) * window.input_width +
-                  static_cast<size_t>(at);
-      visit(place, inside ? x + position * window.input_channels : nullptr);
-    }
-  }
-}
+// Goes through the places of a kernel at one output position.
+class WindowWalk {
+ public:
+  WindowWalk(const Window& window, const uint8_t* x, uint16_t row, uint16_t column);
+
+  // The next place, row by row; false behind the last.
+  bool next();
+
+  // The first channel of the input there; null where the window pads.
+  const uint8_t* x() const { return at_; }
+
+ private:
+  const Window& window_;
+  const uint8_t* x_;
+  const uint8_t* at_;
+  int32_t top_, left_;
+  uint16_t i_, j_;
+};
 
 template <typename Reader>
 void convolution_plain(Reader reader, const ConvolutionJob &job) {
@@ -77,13 +75,14 @@ void convolution_plain(Reader reader, const ConvolutionJob &job) {
         const uint8_t *record = job.channels + static_cast<size_t>(output) * CHANNEL_BYTES;
         const uint8_t *weights = job.weights + output * row_bytes;
         int32_t accumulator = read_signed_long(reader, record);
-        visit_window(window, job.x, row, column, [&](uint16_t place, const uint8_t *x) {
-          const uint8_t *weight = weights + static_cast<size_t>(place) * channels;
+        WindowWalk walk(window, job.x, row, column);
+        while (walk.next()) {
+          const uint8_t* x = walk.x();
           for (uint16_t channel = 0; channel < channels; channel++) {
-            accumulator += product(reader.byte(weight + channel),
-                                               x != nullptr ? x[channel] : job.pad_value);
+            accumulator +=
+                product(reader.byte(weights++), x != nullptr ? x[channel] : job.pad_value);
           }
-        });
+        }
         *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
       }
     }
@@ -103,10 +102,11 @@ void depthwise_plain(Reader reader, const ConvolutionJob &job) {
         const uint8_t *weights = job.weights + output * row_bytes;
         const uint16_t channel = output / copies;
         int32_t accumulator = read_signed_long(reader, record);
-        visit_window(window, job.x, row, column, [&](uint16_t place, const uint8_t *x) {
-          accumulator += product(reader.byte(weights + place),
-                                           x != nullptr ? x[channel] : job.pad_value);
-        });
+        WindowWalk walk(window, job.x, row, column);
+        while (walk.next()) {
+          const uint8_t* x = walk.x();
+          accumulator += product(reader.byte(weights++), x != nullptr ? x[channel] : job.pad_value);
+        }
         *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
       }
     }

@@ -63,18 +63,29 @@ uint32_t take_tensors(Cursor &cursor, uint32_t arena_bytes, uint8_t &count) {
   return cursor.failed() ? 0 : bytes;
 }
 
+// Takes one layer, running it if there is an arena.
+Fault take_layer(Cursor& cursor, const Layers& layers, Place& place) {
+  static const uint8_t FIELDS[] = {11, 22, 22, 16, 21, 11, 5, 5, 5, 9};
+  const uint32_t fields = cursor.array();
+  const uint8_t kind = static_cast<uint8_t>(cursor.number(0xFF));
+  if (cursor.failed()) return Fault::MALFORMED;
+  const Layer layer = kind >= LAYER_DENSE && kind <= LAYER_FOREST ? layers.by_kind[kind - 1] : nullptr;
+  if (layer == nullptr) return Fault::KIND;
+  if (fields != FIELDS[kind - 1]) return Fault::MALFORMED;
+  place.input = cursor.number(MAX_ARENA_BYTES);
+  place.output = cursor.number(MAX_ARENA_BYTES);
+  layer(cursor, place);
+  return cursor.failed() ? Fault::MALFORMED : Fault::NONE;
+}
+
 // Goes through all layers, running them if there is an arena. Leaves the cursor behind them.
-Fault take_layers(Cursor &cursor, const Place &place, uint8_t *layer) {
+Fault take_layers(Cursor& cursor, const Layers& layers, Place& place, uint8_t* index) {
   const uint32_t count = cursor.array();
-  if (cursor.failed() || count == 0 || count > MAX_LAYERS) {
-    return Fault::MALFORMED;
-  }
-  for (uint8_t index = 0; index < count; index++) {
-    const Fault fault = walk_layer(cursor, place);
+  if (cursor.failed() || count == 0 || count > MAX_LAYERS) return Fault::MALFORMED;
+  for (uint8_t i = 0; i < count; i++) {
+    const Fault fault = take_layer(cursor, layers, place);
     if (fault != Fault::NONE) {
-      if (layer != nullptr) {
-        *layer = index;
-      }
+      if (index != nullptr) *index = i;
       return fault;
     }
   }
@@ -110,8 +121,8 @@ Fault Model::check(uint32_t arena_bytes, uint8_t *layer) const {
   if (cursor.failed()) {
     return Fault::MALFORMED;
   }
-  const Place place = {memory_, nullptr, header.arena_bytes};
-  fault = take_layers(cursor, place, layer);
+  Place place = {memory_, nullptr, header.arena_bytes, 0, 0};
+  fault = take_layers(cursor, *layers_, place, layer);
   if (fault != Fault::NONE) {
     return fault;
   }
@@ -174,8 +185,8 @@ bool Model::run(uint8_t *arena, uint32_t arena_bytes) const {
   }
   cursor.skip();
   cursor.skip();
-  const Place place = {memory_, arena, header.arena_bytes};
-  return take_layers(cursor, place, nullptr) == Fault::NONE;
+  Place place = {memory_, arena, header.arena_bytes, 0, 0};
+  return take_layers(cursor, *layers_, place, nullptr) == Fault::NONE;
 }
 
 Fault Model::self_test(uint8_t *arena, uint32_t arena_bytes) const {

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "layers.h"
 #include "memory.h"
 #include "tiny_codes.h"
 
@@ -39,12 +40,12 @@ struct Header {
   uint32_t multiply_accumulates;
 };
 
-// A model in place. Copying one copies three words, not the model.
+// A model in place. Copying one copies four words, not the model.
 class Model {
  public:
-  Model() : memory_(Memory::RAM), start_(nullptr), size_(0) {}
-  Model(Memory memory, const uint8_t *start, size_t size)
-    : memory_(memory), start_(start), size_(size) {}
+  Model() : memory_(Memory::RAM), start_(nullptr), size_(0), layers_(nullptr) {}
+  Model(Memory memory, const uint8_t* start, size_t size, const Layers& layers)
+      : memory_(memory), start_(start), size_(size), layers_(&layers) {}
 
   Memory memory() const { return memory_; }
   const uint8_t *start() const { return start_; }
@@ -77,6 +78,7 @@ class Model {
   Memory memory_;
   const uint8_t *start_;
   size_t size_;
+  const Layers* layers_;
 };
 
 }  // namespace tiny

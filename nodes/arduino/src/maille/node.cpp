@@ -28,7 +28,8 @@ void Node::begin(const NodeConfig& config, const Platform& platform, const LinkC
   now_ms_ = load_ms_ = now_ms;
   if (model_count_ > MAX_BUILT_IN) model_count_ = MAX_BUILT_IN;
   for (uint8_t i = 0; i < model_count_; i++) {
-    const tiny::Model model(Memory::FLASH, models_[i].document, models_[i].size);
+    const tiny::Model model(Memory::FLASH, models_[i].document, models_[i].size,
+                            *models_[i].layers);
     if (model.check(arena_bytes_) == tiny::Fault::NONE &&
         model.self_test(arena_, arena_bytes_) == tiny::Fault::NONE) {
       usable_ |= static_cast<uint8_t>(1 << i);
@@ -148,7 +149,8 @@ void Node::message() {
 
 bool Node::find(uint8_t slot, tiny::Model& model) const {
   if (slot < model_count_) {
-    model = tiny::Model(Memory::FLASH, models_[slot].document, models_[slot].size);
+    model = tiny::Model(Memory::FLASH, models_[slot].document, models_[slot].size,
+                        *models_[slot].layers);
     return usable_ >> slot & 1;
   }
   uint8_t sha256[32];

@@ -33,6 +33,7 @@ struct BuiltInModel {
   const uint8_t* document;
   uint16_t size;
   const uint8_t* sha256;
+  const tiny::Layers* layers;  // those that it uses; in RAM
 };
 
 // What the core needs of the machine.

@@ -179,6 +179,13 @@ def _compile(
     return made
 
 
+def _archive(toolchain: Toolchain, archive: Path, objects: Iterable[Path]) -> Path:
+    """Objects of which the linker takes only those that something asks for."""
+    archive.unlink(missing_ok=True)
+    _run([toolchain.program("avr-gcc-ar"), "rcs", str(archive), *map(str, objects)])
+    return archive
+
+
 def sketch_source(sketch: Path) -> str:
     """The C++ of a sketch: what the Arduino IDE makes of NAME/NAME.ino.
 
@@ -248,10 +255,11 @@ def build(
     ]
     if with_core:
         core_sources = sorted(p for p in core.rglob("*") if p.suffix in {".c", ".cpp", ".S"})
-        objects += [
+        objects_of_core = [
             _compile(toolchain, target, path, system, (*extra, *_CORE_DEFINES), own=False)
             for path in core_sources
         ]
+        objects.append(_archive(toolchain, output / "core.a", objects_of_core))
     elf = output / f"{sketch.stem}.elf"
     command = [toolchain.program("avr-gcc"), "-w", "-Os", "-g", "-flto", "-fuse-linker-plugin"]
     command += ["-Wl,--gc-sections", f"-Wl,-Map={elf.with_suffix('.map')}", f"-mmcu={target.mcu}"]

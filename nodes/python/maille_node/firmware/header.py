@@ -3,9 +3,21 @@
 import hashlib
 import re
 
-from maille_protocol.tiny import decode_model
+from maille_protocol.tiny import LayerKind, decode_model
 
 _BYTES_A_LINE = 20
+_FUNCTIONS = {
+    LayerKind.DENSE: "run_dense",
+    LayerKind.CONV2D: "run_convolution",
+    LayerKind.DEPTHWISE_CONV2D: "run_depthwise",
+    LayerKind.MAX_POOL: "run_max_pool",
+    LayerKind.AVERAGE_POOL: "run_average_pool",
+    LayerKind.ADD: "run_add",
+    LayerKind.LOOKUP: "run_lookup",
+    LayerKind.ARG_MAX: "run_arg_max",
+    LayerKind.SOFTMAX: "run_softmax",
+    LayerKind.FOREST: "run_forest",
+}
 
 
 def model_header(document: bytes, name: str) -> str:
@@ -25,6 +37,11 @@ def model_header(document: bytes, name: str) -> str:
         raise ValueError(f"{name!r} cannot be a name in C++")
     model = decode_model(document)
     digest = hashlib.sha256(document)
+    used = {layer.KIND for layer in model.layers}
+    functions = ",\n    ".join(
+        f"maille::tiny::{function}" if kind in used else "nullptr"
+        for kind, function in sorted(_FUNCTIONS.items())
+    )
     return (
         f"// {model.description.name}: {len(document):,} bytes, SHA-256 {digest.hexdigest()}\n"
         "// Made by `maille flash` from a model in the tiny format; do not edit.\n"
@@ -33,8 +50,9 @@ def model_header(document: bytes, name: str) -> str:
         "#include <maille/node.h>\n\n"
         f"{_array(f'{name}_document', document)}\n"
         f"{_array(f'{name}_sha256', digest.digest())}\n"
-        f"const maille::BuiltInModel {name} = "
-        f"{{{name}_document, sizeof {name}_document, {name}_sha256}};\n\n"
+        f"const maille::tiny::Layers {name}_layers = {{{{\n    {functions},\n}}}};\n"
+        f"const maille::BuiltInModel {name} = {{{name}_document, sizeof {name}_document, "
+        f"{name}_sha256,\n    &{name}_layers}};\n\n"
         "// Memory that it computes in\n"
         f"const uint16_t {name}_arena_bytes = {model.arena_bytes};\n"
     )
