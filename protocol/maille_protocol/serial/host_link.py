@@ -492,7 +492,9 @@ class HostLink:
             self._nak_at_ms = now_ms + _NAK_SPACING_MS
             self._write(Kind.STATUS, now_ms, asks=True)
         elif self._ack_wanted:
-            self._write(Kind.STATUS, now_ms)
+            # Asked, because the board's answer empties the count of bytes in flight: without it a
+            # small window has no room for the next DATA until the board speaks by itself.
+            self._write(Kind.STATUS, now_ms, asks=True)
         elif now_ms >= self._last_sent_ms + HOST_STATUS_MS:
             self._write(Kind.STATUS, now_ms, asks=True)
 

@@ -5,6 +5,7 @@ chip is simulated by simavr in a process of its own (`runner/`), its UART by our
 data sheet, with the hardware's two-byte buffer and its overruns.
 """
 
+import contextlib
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ class AvrBoard:
 
     def close(self) -> None:
         """Ends the runner."""
-        self._requests.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended by itself
+            self._requests.close()
         self._replies.close()
         self._process.wait()
 

@@ -72,6 +72,6 @@ enum ErrorCode : uint8_t {
 };
 
 // First 4 bytes of the SHA-256 of protocol/serial.cddl, as SERIAL.md section 8 says; a test compares.
-const uint8_t BOARD_SCHEMA[4] = {0, 0, 0, 0};
+const uint8_t BOARD_SCHEMA[4] = {0xAE, 0x1A, 0x89, 0x13};
 
 }  // namespace maille

@@ -241,9 +241,7 @@ def build(
     if not main.is_file() or main.read_text(encoding="utf-8") != source:
         main.write_text(source, encoding="utf-8")
     ours = (*include, library)
-    objects = [
-        _compile(toolchain, target, main, (sketch.parent, *ours, *system), extra, own=False)
-    ]
+    objects = [_compile(toolchain, target, main, (sketch.parent, *ours, *system), extra, own=False)]
     sources = sorted(p for p in library.rglob("*") if p.suffix in {".c", ".cpp", ".S"})
     # Only the outermost files see Arduino.h, which does not compile without warnings.
     objects += [

@@ -209,7 +209,8 @@ static void command_memory(Board *board, int command)
         }
     } else {
         avr_eeprom_desc_t description = {bytes, (uint16_t)address, size};
-        if (avr_ioctl(avr, write ? AVR_IOCTL_EEPROM_SET : AVR_IOCTL_EEPROM_GET, &description) < 0) {
+        if (avr_ioctl(avr, write ? AVR_IOCTL_EEPROM_SET : AVR_IOCTL_EEPROM_GET, &description) == -2) {
+            /* its answer to success is -1 */
             exit(1);
         }
         if (!write && description.ee != bytes) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define BITS_PER_BYTE 10
+#define CYCLES_OF_LATENESS 64
 /* Farther off than this, no receiver of 8 data bits finds the stop bit. */
 #define TOLERANCE_PERCENT 5
 
@@ -51,6 +52,10 @@ static void schedule_next(Uart *uart)
     if (at < uart->line_free_at) {
         at = uart->line_free_at;
     }
+    if (at + CYCLES_OF_LATENESS < uart->avr->cycle) {
+        at = uart->avr->cycle;
+    }
+    uart->start_at = at;
     schedule(uart, start_bit, at);
 }
 
@@ -79,8 +84,9 @@ static avr_cycle_count_t start_bit(avr_t *avr, avr_cycle_count_t when, void *par
         uart->overrun_pending = 1;
     }
     uint64_t cycles = ((uint64_t)avr->frequency * BITS_PER_BYTE) / uart->queue_baud[uart->queue_read];
-    uart->line_free_at = when + cycles;
-    schedule(uart, stop_bit, when + cycles);
+    (void)when;
+    uart->line_free_at = uart->start_at + cycles;
+    schedule(uart, stop_bit, uart->line_free_at);
     return 0;
 }
 
@@ -159,11 +165,12 @@ static uint8_t read_data(avr_t *avr, avr_io_addr_t addr, void *param)
 
 /* ---- transmitter ---- */
 
-static void begin_sending(Uart *uart, uint8_t byte)
+static void begin_sending(Uart *uart, uint8_t byte, uint64_t at)
 {
     uart->sending = 1;
     uart->sending_byte = byte;
-    schedule(uart, byte_sent, uart->avr->cycle + (uint64_t)divider(uart) * BITS_PER_BYTE);
+    uart->sent_at = at + (uint64_t)divider(uart) * BITS_PER_BYTE;
+    schedule(uart, byte_sent, uart->sent_at);
 }
 
 static void show_room(Uart *uart)
@@ -182,11 +189,12 @@ static avr_cycle_count_t byte_sent(avr_t *avr, avr_cycle_count_t when, void *par
 {
     Uart *uart = param;
     uart->bytes_sent++;
-    on_output(uart, when, uart->sending_byte, uart_baud(uart));
+    (void)when;
+    on_output(uart, uart->sent_at, uart->sending_byte, uart_baud(uart));
     uart->sending = 0;
     if (uart->waiting_full) {
         uart->waiting_full = 0;
-        begin_sending(uart, uart->waiting_byte);
+        begin_sending(uart, uart->waiting_byte, uart->sent_at);
         show_room(uart);
     } else {
         avr_raise_interrupt(avr, &uart->port->txc);
@@ -203,7 +211,7 @@ static void write_data(avr_t *avr, avr_io_addr_t addr, uint8_t value, void *para
         return;
     }
     if (!uart->sending) {
-        begin_sending(uart, value);
+        begin_sending(uart, value, avr->cycle);
     } else {
         uart->waiting_full = 1;
         uart->waiting_byte = value;

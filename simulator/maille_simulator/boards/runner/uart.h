@@ -25,7 +25,8 @@ typedef struct {
     uint64_t queue_not_before[UART_QUEUE_BYTES];
     uint32_t queue_baud[UART_QUEUE_BYTES];
     uint32_t queue_read, queue_count;
-    uint64_t line_free_at; /* the cycle at which the wire to the board is free */
+    /* Timers fire some cycles late; times of the wire count from when they should have. */
+    uint64_t start_at, line_free_at, sent_at;
 
     uint8_t buffer[2], buffer_error[2], buffer_count;
     uint8_t shift, shift_error, shift_full;

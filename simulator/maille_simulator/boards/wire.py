@@ -1,0 +1,93 @@
+"""The gateway's link at the other end of a simulated board's wire, all of it in board time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from maille_protocol.serial import events
+from maille_protocol.serial.host_link import HostLink
+from maille_protocol.serial.limits import BAUDS
+from maille_simulator.boards.avr import AvrBoard
+
+_NEVER_MS = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message of the board, and when its last byte was there."""
+
+    time_ms: float
+    message: bytes
+
+
+class VirtualHost:
+    """Joins a `HostLink` to an `AvrBoard`: what a gateway does, in the board's time.
+
+    Args:
+        board: the board; its UART 0 is used.
+        schema: of the board messages spoken here.
+        highest_rate: what speed to go up to.
+        random32: the link's source of random numbers.
+    """
+
+    def __init__(
+        self,
+        board: AvrBoard,
+        schema: bytes,
+        *,
+        highest_rate: int = 2,
+        random32: Callable[[], int] = lambda: 0x2545F491,
+    ) -> None:
+        self.board = board
+        self.link = HostLink(schema, random32, highest_rate=highest_rate)
+        self.heard: list[Heard] = []
+        self.log: list[events.Action] = []
+        self._wake_ms = _NEVER_MS
+        self._token = 0
+        self._handle(events.PortOpened())
+
+    @property
+    def now_ms(self) -> float:
+        """Board time."""
+        return self.board.time_us / 1000
+
+    def _handle(self, event: events.Event) -> None:
+        now_ms = self.now_ms
+        for action in self.link.handle(event, now_ms):
+            match action:
+                case events.Write(data):
+                    self.board.uart_write(data, baud=BAUDS[self.link.rate])
+                case events.WakeAt(time_ms):
+                    self._wake_ms = time_ms
+                case events.Received(message):
+                    self.heard.append(Heard(now_ms, message))
+                case _:
+                    self.log.append(action)
+
+    def send(self, message: bytes) -> None:
+        """Gives a message to the link."""
+        self._token += 1
+        self._handle(events.Send(self._token, message))
+
+    def run_for_ms(self, time_ms: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Runs board and host; ends early, with True, as soon as `until` holds."""
+        end_ms = self.now_ms + time_ms
+        while self.now_ms < end_ms:
+            if until():
+                return True
+            next_ms = min(end_ms, max(self._wake_ms, self.now_ms))
+            self.board.run_for_us(max((next_ms - self.now_ms) * 1000, 1.0), at_output=True)
+            for byte in self.board.uart_events():
+                self._handle(
+                    events.BytesReceived(_as_heard(byte.value, byte.baud, BAUDS[self.link.rate]))
+                )
+            if self.now_ms >= self._wake_ms:
+                self._wake_ms = _NEVER_MS
+                self._handle(events.Tick())
+        return until()
+
+
+def _as_heard(value: int, sent_baud: int, heard_baud: int) -> bytes:
+    """The byte, or another one where the speeds differ."""
+    if abs(sent_baud - heard_baud) * 20 > heard_baud:
+        value = (value << 3 ^ value >> 2 ^ 0xA5) & 0xFF
+    return bytes([value])
