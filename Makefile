@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+TEST_PROGRAMS := mosquitto g++ avr-gcc=gcc-avr avrdude \
+	/usr/lib/avr/include/avr/io.h=avr-libc \
+	/usr/share/arduino/hardware/arduino/avr/boards.txt=arduino-core-avr \
+	/usr/include/simavr/sim_avr.h=libsimavr-dev
 
 .PHONY: demo test check format bench clean nightly
 
@@ -10,12 +14,12 @@ demo: $(VENV)/demo.stamp ## a mesh on this machine: broker, coordinator, two nod
 	@$(BIN)/maille demo
 
 test: $(VENV)/test.stamp ## every check and every test
-	@scripts/system_packages mosquitto
+	@scripts/system_packages $(TEST_PROGRAMS)
 	@scripts/check
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
 nightly: $(VENV)/test.stamp ## the long soaks too
-	@scripts/system_packages mosquitto
+	@scripts/system_packages $(TEST_PROGRAMS)
 	@$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 check: $(VENV)/test.stamp ## lint, types, layers, spelling
