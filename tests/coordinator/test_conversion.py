@@ -13,6 +13,7 @@ from maille_coordinator.models.conversion import (
     UnsupportedModel,
     UnusableData,
     choose_samples,
+    convert,
     convert_file,
     read_graph,
     read_samples,
@@ -164,6 +165,43 @@ def test_log_softmax_and_two_outputs() -> None:
     assert made.model.description.outputs[0].labels == (0, 1, 2, 3)
 
 
+def classifier(*, shares: bool) -> bytes:
+    drawn = Drawn()
+    drawn.dense("x", "h", 10, 4)
+    if shares:
+        drawn.node("Softmax", ["h"], "y", axis=1)
+    return drawn.finish({"x": [10]}, ["y" if shares else "h"])
+
+
+def test_a_classifier_without_a_label_gets_one() -> None:
+    inputs = samples((10,))
+    made, _ = converted_with_error(classifier(shares=True), {"x": inputs})
+    assert [item.name for item in made.model.description.outputs] == ["label", "y"]
+    assert made.quality.output == "label"
+    assert made.quality.agreement is not None
+    assert made.quality.agreement > 0.97
+    # Scores alone may be numbers of any meaning, unless the user's labels say otherwise.
+    made, _ = converted_with_error(classifier(shares=False), {"x": inputs})
+    assert [item.name for item in made.model.description.outputs] == ["h"]
+    labels = np.arange(200) % 4
+    made, _ = converted_with_error(classifier(shares=False), {"x": inputs, "y": labels})
+    assert [item.name for item in made.model.description.outputs] == ["label", "h"]
+    made, _ = converted_with_error(classifier(shares=False), {"x": inputs, "y": labels + 0.5})
+    assert [item.name for item in made.model.description.outputs] == ["h"]
+
+
+def test_outputs_that_are_not_kept_cost_nothing() -> None:
+    graph = read_graph(classifier(shares=True))
+    chosen = choose_samples({"x": samples((10,))}, graph)
+    made = convert(graph, chosen, keep=["label"])
+    assert kinds(made.model) == ["DENSE", "ARG_MAX"]
+    assert made.model.output_bytes == 1
+    assert made.quality.agreement is not None
+    assert made.quality.agreement > 0.97
+    with pytest.raises(UnsupportedModel, match="keep one of 'label', 'y'"):
+        convert(graph, chosen, keep=["logits"])
+
+
 def test_two_inputs_meet_in_a_sum() -> None:
     drawn = Drawn()
     drawn.dense("a", "ha", 6, 8)
@@ -195,7 +233,7 @@ def test_keras_channels_last_same_padding_and_global_average() -> None:
     made, errors = converted_with_error(
         drawn.finish({"x": [9, 8, 3]}, ["y"]), {"x": samples((9, 8, 3))}
     )
-    assert kinds(made.model) == ["CONV2D", "AVERAGE_POOL", "DENSE", "SOFTMAX"]
+    assert kinds(made.model) == ["CONV2D", "AVERAGE_POOL", "DENSE", "SOFTMAX", "ARG_MAX"]
     assert errors["y"] < 0.02
     assert made.model.description.inputs[0].order == (0, 1, 2)
 

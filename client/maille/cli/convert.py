@@ -38,6 +38,10 @@ def convert(
         Path | None,
         typer.Option("--output", "-o", help="Where to write; else beside the model, as .tiny."),
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep only this output (repeat for more), for example label."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a float ONNX model to integers for microcontrollers, and say how good and large it is.
@@ -62,7 +66,7 @@ def convert(
         if not path.is_file():
             raise SettingsError(f"The {what} {path} is no file. Check its name.")
     try:
-        made = convert_file(model, data, target)
+        made = convert_file(model, data, target, keep or ())
     except UnusableData as error:
         raise SettingsError(_sentence(error)) from error
     except ConversionError as error:

@@ -12,6 +12,7 @@ from maille_coordinator.models.conversion.graph import Graph, read_graph
 from maille_coordinator.models.conversion.lowering import lower
 from maille_coordinator.models.conversion.observe import CUTS, Observed
 from maille_coordinator.models.conversion.operations import Linear, Program, Sum
+from maille_coordinator.models.conversion.outputs import add_label, keep_outputs
 from maille_coordinator.models.conversion.quantise import quantise
 from maille_coordinator.models.conversion.report import Quality, assess
 from maille_coordinator.models.conversion.samples import Samples, read_samples
@@ -33,8 +34,12 @@ class Conversion:
     notes: Sequence[str]
 
 
-def convert_file(model: Path, data: Path, target: str = "any") -> Conversion:
+def convert_file(
+    model: Path, data: Path, target: str = "any", keep: Sequence[str] = ()
+) -> Conversion:
     """Convert the ONNX file `model` with the samples in `data` (`.npz`).
+
+    `keep` names the outputs to have; without, all of the model, and a label for a classifier.
 
     Raises:
         UnsupportedModel: what the tiny format cannot express, by name.
@@ -43,14 +48,22 @@ def convert_file(model: Path, data: Path, target: str = "any") -> Conversion:
         OSError: a file cannot be read.
     """
     graph = read_graph(model.read_bytes())
-    return convert(graph, read_samples(data, graph), target, model.stem)
+    return convert(graph, read_samples(data, graph), target, model.stem, keep)
 
 
-def convert(graph: Graph, samples: Samples, target: str = "any", name: str = "") -> Conversion:
+def convert(
+    graph: Graph,
+    samples: Samples,
+    target: str = "any",
+    name: str = "",
+    keep: Sequence[str] = (),
+) -> Conversion:
     """Convert a graph. Raises as `convert_file` does, and KeyError for an unknown target."""
     boards = TARGETS[target]
     program = lower(graph)
     prove(program, graph, samples)
+    add_label(program, samples)
+    keep_outputs(program, keep)
     made, quality = _best(program, graph, samples, name)
     made = replace(made, self_tests=_self_tests(made, samples))
     try:

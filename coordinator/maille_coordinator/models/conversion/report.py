@@ -30,11 +30,11 @@ class Quality:
 def assess(model: Model, before: Mapping[str, Array], samples: Samples) -> Quality:
     """Compare on all samples with what the float model gave: by class, else by number."""
     after = tiny_outputs(model, samples)
-    name = _compared(model, before)
-    float_class = _classes(before[name], samples.labels)
-    tiny_class = _classes(after[name], samples.labels)
+    name, wanted_output, given_output = _compared(model, before, after)
+    float_class = _classes(wanted_output, samples.labels)
+    tiny_class = _classes(given_output, samples.labels)
     if float_class is None or tiny_class is None:
-        return _numbers(name, before[name], after[name])
+        return _numbers(name, wanted_output, given_output)
     agreement = float(np.mean(_texts(float_class) == _texts(tiny_class)))
     right: list[float | None] = [None, None]
     if samples.labels is not None:
@@ -50,10 +50,21 @@ def tiny_outputs(model: Model, samples: Samples) -> dict[str, Array]:
     return {name: array.reshape(samples.count, -1) for name, array in real.items()}
 
 
-def _compared(model: Model, before: Mapping[str, Array]) -> str:
-    """The output that holds labels, else the first that both models have."""
-    described = [item for item in model.description.outputs if item.name in before]
-    return next((item for item in described if item.labels), described[0]).name
+def _compared(
+    model: Model, before: Mapping[str, Array], after: Mapping[str, Array]
+) -> tuple[str, Array, Array]:
+    """What to compare: an output of labels, else the first that both models have."""
+    described = model.description.outputs
+    chosen = next((item for item in described if item.labels), None)
+    if chosen is not None and chosen.name not in before:
+        # A label that the conversion added: it stands for the largest of the float model's scores.
+        scores = next(
+            array for array in before.values() if array[0].size == len(chosen.labels)
+        ).reshape(len(next(iter(before.values()))), -1)
+        return chosen.name, scores.astype(np.float64).argmax(axis=1), after[chosen.name]
+    if chosen is None:
+        chosen = next(item for item in described if item.name in before)
+    return chosen.name, before[chosen.name], after[chosen.name]
 
 
 def _classes(output: Array, labels: Array | None) -> Array | None:
