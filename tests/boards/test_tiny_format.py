@@ -1,5 +1,6 @@
 """The container: one encoding, strict reader, nothing but WireError from hostile bytes."""
 
+import contextlib
 import random
 
 import numpy as np
@@ -10,6 +11,7 @@ from random_layers import random_case, random_cases
 
 from maille_protocol import WireError
 from maille_protocol.tiny import LayerKind, decode_model, encode_model, run, self_test
+from maille_protocol.tiny.codes import MAX_DOCUMENT_BYTES
 
 
 def test_random_models_survive_encoding_and_pass_their_self_tests() -> None:
@@ -68,3 +70,28 @@ def test_noise_is_refused(noise: bytes) -> None:
         decode_model(noise)
     with pytest.raises(WireError):
         decode_model(b"\x8dd" + b"tiny\x01" + noise)
+
+
+def test_a_container_above_the_limit_is_refused_unread() -> None:
+    data = encode_model(random_case(1, 0, LayerKind.DENSE)[0])
+    with pytest.raises(WireError, match="are allowed"):
+        decode_model(data + bytes(MAX_DOCUMENT_BYTES))
+
+
+@pytest.mark.parametrize("kind", LayerKind)
+def test_damage_anywhere_never_raises_anything_else(kind: LayerKind) -> None:
+    chance = random.Random(100 + int(kind))
+    model, _ = random_case(13, 0, kind)
+    data = encode_model(model)
+    for _ in range(400):
+        damaged = bytearray(data)
+        start = chance.randrange(len(data))
+        match chance.randrange(3):
+            case 0:
+                damaged[start] ^= 1 << chance.randrange(8)
+            case 1:
+                del damaged[start : start + chance.randint(1, 9)]
+            case _:
+                damaged[start:start] = chance.randbytes(chance.randint(1, 9))
+        with contextlib.suppress(WireError):
+            assert encode_model(decode_model(bytes(damaged))) == bytes(damaged)
