@@ -51,14 +51,9 @@ def test_every_message_arrives_once_on_a_bad_wire(make_board: Callable[[Hello], 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @both
-def test_ten_thousand_histories(
-    make_board: Callable[[Hello], Board], record_property: Callable[[str, object], None]
-) -> None:
-    recoveries = sorted(run_many(make_board, 0, 10_000))
-    record_property("starts", len(recoveries))
-    record_property("recovery_median_ms", recoveries[len(recoveries) // 2])
-    record_property("recovery_99_percent_ms", recoveries[len(recoveries) * 99 // 100])
-    record_property("recovery_most_ms", recoveries[-1])
+def test_ten_thousand_histories(make_board: Callable[[Hello], Board]) -> None:
+    recoveries = run_many(make_board, 0, 10_000)
+    assert len(recoveries) > 20_000
 
 
 @both

@@ -13,6 +13,7 @@ from maille_node.tasks import NodeTasks
 from maille_node.voice import Voice
 from maille_node.work import Held
 from maille_protocol import (
+    BoardState,
     Cancel,
     Control,
     ControlOrder,
@@ -86,6 +87,15 @@ class NodeCore:
     def held(self) -> Mapping[bytes, Held]:
         """Those tasks by id, to look at."""
         return self._tasks.held
+
+    def remaining_ms(self, task_id: bytes, now_ms: float) -> int:
+        """Until the deadline of a held task; 0 if it has passed or the task is not held."""
+        held = self._tasks.held.get(task_id)
+        return 0 if held is None else max(0, round(held.deadline_ms - now_ms))
+
+    def set_board(self, state: BoardState) -> None:
+        """What the node's board has from now on; said with every birth."""
+        self._voice.board = state
 
     def will(self) -> bytes:
         """What the broker is to publish on the state topic when the node vanishes."""

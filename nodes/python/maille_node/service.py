@@ -14,7 +14,7 @@ from importlib import metadata
 import httpx
 import psutil
 
-from maille_broker import Link, Message, Will
+from maille_broker import Endpoint, Link, Message, Will
 from maille_node import events, identity
 from maille_node.artefacts import ArtefactCache
 from maille_node.core import CoreSettings, NodeCore
@@ -190,7 +190,7 @@ class NodeService:
             self._topics = {topic: topic.on(settings.mesh, node) for topic in topics.TOPICS}
             self._link = link = Link(
                 settings.endpoint,
-                _client_id(settings, node, self._boot),
+                client_id(settings.endpoint, node, self._boot),
                 subscriptions=topics.node_subscriptions(settings.mesh, node),
                 will=Will(self._topics[topics.NODE_STATE], core.will(), qos=1, retain=True),
                 on_messages=self._on_messages,
@@ -259,7 +259,7 @@ class NodeService:
             if message.retain and not message.payload:
                 continue  # a retained topic was cleared
             try:
-                envelope = _envelope(message)
+                envelope = envelope_of(message)
                 if envelope.message.TYPE not in STAGE_MESSAGES:
                     envelopes.append(envelope)
                 elif self._stages is not None:
@@ -369,7 +369,8 @@ class NodeService:
             await asyncio.sleep(BATTERY_INTERVAL_S)
 
 
-def _envelope(message: Message) -> Envelope:
+def envelope_of(message: Message) -> Envelope:
+    """What a publish to a node holds; WireError if it does not belong on its topic."""
     topic = topics.parse(message.topic).topic
     if message.retain and not topic.retain:
         raise WireError("an order may not be retained: an old one would run again")
@@ -393,9 +394,9 @@ def _describe(settings: NodeSettings, node: str, measured: Measured) -> NodeInfo
     )
 
 
-def _client_id(settings: NodeSettings, node: str, boot: int) -> str:
+def client_id(endpoint: Endpoint, node: str, boot: int) -> str:
     """What the broker knows this connection by."""
-    if settings.endpoint.username == SHARED_LOGIN:
+    if endpoint.username == SHARED_LOGIN:
         # A broker whose nodes share a login holds each to the topics of its client id.
         return node
     # Else not the bare id: a second node with this id must not push the first one out before

@@ -6,17 +6,35 @@ import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
+from maille_broker import Endpoint
 from maille_node import events
 from maille_node.artefacts import ArtefactCache
-from maille_node.errors import SettingsError, TaskProblem
+from maille_node.errors import NodeError, SettingsError, TaskProblem
 from maille_node.events import Event
 from maille_node.runtime import Runtime
-from maille_node.settings import NodeSettings, check_http_url
+from maille_node.settings import check_http_url
 from maille_protocol import ErrorCode, ModelReference, Reference
 
 logger = logging.getLogger(__name__)
+
+
+class SupplySettings(Protocol):
+    """What must be known of a node to reach its coordinator."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The broker."""
+
+    @property
+    def key(self) -> str | None:
+        """Shown to the coordinator's HTTP API."""
+
+    @property
+    def http_url(self) -> str | None:
+        """The address that the user gave."""
 
 
 class Supply:
@@ -25,15 +43,15 @@ class Supply:
     Args:
         settings: the key, and the address if the user gave one.
         artefacts: the cache on disk.
-        runtime: the models in memory.
+        runtime: the models in memory; None where `prepare` is never asked.
         feed: takes the events.
     """
 
     def __init__(
         self,
-        settings: NodeSettings,
+        settings: SupplySettings,
         artefacts: ArtefactCache,
-        runtime: Runtime,
+        runtime: Runtime | None,
         feed: Callable[[Event], None],
     ) -> None:
         self._settings = settings
@@ -91,6 +109,8 @@ class Supply:
     async def prepare(self, model: ModelReference) -> None:
         """Fetch and load a model; ends with `ModelReady` or `ModelFailed`."""
         runtime, artefacts = self._runtime, self._artefacts
+        if runtime is None:
+            raise NodeError("nothing runs models here")
         await self._address_known()
         known = runtime.known_problem(model.sha256)
         if known is not None:

@@ -44,6 +44,7 @@ SENT_AGAIN_MS = 60_000.0
 """Results younger than this are repeated to a coordinator that appears (again)."""
 
 _EXPIRED_PER_TICK = 5_000
+_TASK_FORMATS = frozenset({ModelFormat.ONNX, ModelFormat.TINY})
 
 
 class NodeTasks:
@@ -110,8 +111,9 @@ class NodeTasks:
             )
         elif not accepting:
             self.refuse(offer, epoch, ErrorCode.DRAINING, "the node is draining")
-        elif model.format is not ModelFormat.ONNX:
-            text = f"this node runs ONNX models, {model.name} is {model.format.name}"
+        elif model.format not in self._voice.info.formats or model.format not in _TASK_FORMATS:
+            formats = " and ".join(known.name for known in self._voice.info.formats)
+            text = f"this node runs {formats} models, {model.name} is {model.format.name}"
             self.refuse(offer, epoch, ErrorCode.UNSUPPORTED_FORMAT, text)
         elif len(self.held) >= self.capacity:
             text = f"the node holds {len(self.held)} tasks already"

@@ -9,6 +9,7 @@ from maille_node import events
 from maille_node.events import Action
 from maille_node.work import Held, Stage
 from maille_protocol import (
+    BoardState,
     Heartbeat,
     Message,
     NodeInfo,
@@ -50,6 +51,8 @@ class Voice:
         """Whether the broker hears us."""
         self.heartbeat_at_ms = now_ms
         self.battery_percent: int | None = None
+        self.board: BoardState | None = None
+        """What a board has; said after its info."""
         self._jitter = jitter
         self._started_ms = now_ms
         self._seq = 0
@@ -99,6 +102,8 @@ class Voice:
         """Say everything anew: INIT, capabilities, all that is held, then `state`."""
         self.publish(topics.NODE_STATE, NodeStatus(NodeState.INIT))
         self.publish(topics.NODE_INFO, self.info)
+        if self.board is not None:
+            self.publish(topics.NODE_BOARD, self.board)
         self.heartbeat(held, warm, now_ms, everything=True)
         self.say_state(state, "")
 

@@ -272,6 +272,9 @@ class HostLink:
         if self.phase is Phase.OPEN:
             self._end(CloseReason.BOARD_LEFT if known else CloseReason.BOARD_RESET, now_ms)
         elif self.phase is Phase.OPENING and known:
+            if self._flight.size_bytes == 0:
+                # OPEN has left, and this is no answer to it: it was lost.
+                self._seek_at_ms = now_ms
             return
         self._greet(hello, now_ms)
 

@@ -398,6 +398,18 @@ def decode_board_message(data: bytes) -> BoardMessage:
     return message
 
 
+def decode_from_board(data: bytes) -> FromBoard:
+    """A board's message in `data`.
+
+    Raises:
+        WireError: as `decode_board_message`, or it is one that only a gateway says.
+    """
+    message = decode_board_message(data)
+    if isinstance(message, ToBoard):
+        raise WireError(f"{type(message).__name__} from a board")
+    return message
+
+
 def _plain(value: object) -> Plain:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]

@@ -26,7 +26,7 @@ const uint16_t HOST_SILENT_MS = 2000;
 const uint16_t REPEAT_MS = 60;
 const uint16_t REPEAT_ASKED_MS = 15;
 const uint16_t NAK_SPACING_MS = 5;
-const uint16_t RATE_TRIAL_MS = 300;
+const uint16_t RATE_TRIAL_MS = 200;
 const uint16_t RATE_GARBAGE_BYTES = 16;
 const uint16_t RATE_GARBAGE_MS = 100;
 
