@@ -13,6 +13,7 @@ from maille.cli import (
     demo,
     doctor,
     flash,
+    gateway,
     generate,
     models,
     nodes,
@@ -78,6 +79,7 @@ app.command("up")(up.up)
 app.command("broker")(parts.broker)
 app.command("coordinator")(parts.coordinator)
 app.add_typer(parts.node_app, name="node")
+app.command("gateway")(gateway.gateway)
 app.command("nodes")(nodes.nodes)
 app.add_typer(models.app, name="models")
 app.command("run")(run.run)

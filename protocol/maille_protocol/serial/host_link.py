@@ -471,6 +471,9 @@ class HostLink:
             payload = Open(self._hello.boot, self._nonce).encode()
             if self._room(_OVERHEAD_BYTES + len(payload)):
                 self._write(Kind.OPEN, now_ms, payload)
+            elif self._room(STATUS_FRAME_BYTES):
+                # The answer, STATUS or HELLO, says whether OPEN has arrived or can be said again.
+                self._write(Kind.STATUS, now_ms, asks=True)
             self._seek_at_ms = now_ms + OPEN_REPEAT_MS
 
     def _pump_open(self, now_ms: float) -> None:

@@ -70,7 +70,7 @@ class Member:
         self._queue: deque[Event] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._jobs: set[asyncio.Task[None]] = set()
-        self._over = False
+        self._over = self._leaving = False
         self._running = asyncio.get_running_loop().create_task(self._run())
         self.feed(events.Mesh(node.Tick()))
 
@@ -87,6 +87,7 @@ class Member:
     async def leave(self) -> None:
         """Say good-bye in order."""
         if not self._over:
+            self._leaving = True
             self.feed(events.Mesh(node.DrainRequested(0.0)))
             await self.link.close(FAREWELL_S)
         await self.vanish()
@@ -137,7 +138,7 @@ class Member:
             case node.Note(level, text):
                 logger.log(level, "%s: %s", self.node, text)
             case node.Stop(_, text):
-                if not self._over:
+                if not self._leaving:
                     self._ended(self, text)
             case events.Tell(message):
                 self._tell(message)
