@@ -94,6 +94,12 @@ class World:
             if isinstance(envelope.message, kind)
         ]
 
+    def count(self, kind: type[object]) -> int:
+        return len(self.messages(kind))
+
+    async def until_more(self, kind: type[object], than: int) -> None:
+        await self.mesh.until(lambda: self.count(kind) > than)
+
     def state(self, path: str) -> str:
         return next((s.state for s in self.service.status() if s.path == path), "")
 
@@ -275,14 +281,12 @@ async def test_a_delivery_that_cannot_be(broker: Endpoint, tmp_path: Path) -> No
                 (tiny(), damaged, ErrorCode.ARTEFACT_CORRUPT),
                 (tiny(b"no model at all"), b"no model at all", ErrorCode.MODEL_INVALID),
             ):
-                before = len(world.messages(ModelReport))
+                before = world.count(ModelReport)
                 world.mesh.send(topics.NODE_MODEL, ModelOrder(ModelCommand.DEPLOY, model, 7))
-                await world.mesh.until(lambda n=before: len(world.messages(ModelReport)) > n)
+                await world.until_more(ModelReport, before)
                 if chunk:
                     world.mesh.send(topics.NODE_CHUNK, Chunk(model.sha256, 0, chunk))
-                    await world.mesh.until(
-                        lambda n=before: len(world.messages(ModelReport)) > n + 1
-                    )
+                    await world.until_more(ModelReport, before + 1)
                 last = world.messages(ModelReport)[-1]
                 assert isinstance(last, ModelReport)
                 assert (last.state, last.code) == (ModelState.FAILED, expected)

@@ -60,8 +60,17 @@ def gateway(
     key = find_key(context, key_file)
     place = find_place(url, key, mesh)
     from maille_node import SettingsError as NodeSettingsError
-    from maille_node.gateway import GatewaySettings, run_gateway
-    from maille_node.gateway.metrics import serve_metrics
+
+    try:
+        from maille_node.gateway import GatewaySettings, run_gateway
+        from maille_node.gateway.metrics import serve_metrics
+    except ModuleNotFoundError as error:
+        if error.name != "serial":
+            raise
+        raise SettingsError(
+            "This installation cannot use serial ports: pyserial is missing. "
+            "Install it with: pip install 'maille[gateway]'"
+        ) from error
 
     try:
         defaults = GatewaySettings(endpoint=place.endpoint, mesh=place.mesh)
