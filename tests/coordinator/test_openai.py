@@ -221,7 +221,17 @@ def test_messages_in_parts_and_of_developers(tmp_path: Path) -> None:
         ({"n": 2}, "unsupported_parameter", "n"),
         ({"n": True}, "unsupported_parameter", "n"),
         ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
-        ({"response_format": {"type": "json_object"}}, "unsupported_parameter", "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "invalid_value", "response_format"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"title": "x" * 16384}},
+                }
+            },
+            "invalid_value",
+            "response_format",
+        ),
         ({"response_format": {"type": "xml"}}, "invalid_value", "response_format"),
         ({"temprature": 1}, "unknown_parameter", "temprature"),
         ({"temperature": 2.5}, "invalid_value", "temperature"),

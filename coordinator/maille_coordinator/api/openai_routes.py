@@ -256,6 +256,7 @@ def _generation(
         ignore_end=wanted.ignore_eos,
         logprobs=logprobs,
         logit_bias=wanted.biases(),
+        grammar=None if wanted.response_format is None else wanted.response_format.grammar(),
     )
 
 

@@ -5,6 +5,7 @@ nothing here (`user`, `metadata`, ...) is taken and ignored; an unknown one is r
 misspelt `temperature` that is silently ignored costs its author an afternoon.
 """
 
+import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maille_coordinator.api.openai_errors import OpenAiError
+from maille_protocol.limits import MAX_SCHEMA_BYTES
 
 __all__ = [
     "ChatRequest",
@@ -114,7 +116,34 @@ class ResponseFormat(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    type: Literal["text"] = Field(description="`json_object` and `json_schema` are refused.")
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = Field(
+        None, description="With the type of the same name: its `schema` is what the answer follows."
+    )
+
+    def grammar(self) -> bytes | None:
+        """The JSON schema that the answer follows, UTF-8; empty for any object, None for text."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return b""
+        schema = (self.json_schema or {}).get("schema")
+        if not isinstance(schema, dict):
+            raise OpenAiError(
+                400,
+                "invalid_value",
+                "response_format json_schema has no `json_schema.schema`: give it a JSON schema",
+                "response_format",
+            )
+        text = json.dumps(schema, separators=(",", ":")).encode()
+        if len(text) > MAX_SCHEMA_BYTES:
+            raise OpenAiError(
+                400,
+                "invalid_value",
+                f"the JSON schema has {len(text)} bytes: shorten it to {MAX_SCHEMA_BYTES}",
+                "response_format",
+            )
+        return text
 
 
 class GenerationRequest(_Part):
@@ -273,15 +302,6 @@ def _refuse_unsupported(kind: type[GenerationRequest], body: Mapping[str, Any]) 
             f"there is no field {name!r}: "
             + (f"did you mean {near[0]!r}?" if near else "leave it out; /docs lists all fields"),
             name,
-        )
-    form = body.get("response_format")
-    if isinstance(form, Mapping) and form.get("type") in {"json_object", "json_schema"}:
-        raise OpenAiError(
-            400,
-            "unsupported_parameter",
-            f"response_format {form['type']} is not supported: ask for JSON in the messages, and "
-            "check what comes",
-            "response_format",
         )
 
 

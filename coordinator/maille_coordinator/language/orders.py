@@ -10,6 +10,16 @@ from maille_protocol import Route, SessionCommand, SessionOrder
 
 MOST_TOKENS = 11_000
 """In one order, so that it fits a publish."""
+_BIAS_BYTES = 11
+"""The most that a token with its bias takes."""
+
+
+def fits_one_order(session: Session, count: int) -> bool:
+    """Whether so many tokens and how to choose the next ones fit one publish."""
+    sampling = session.start.sampling
+    schema = 0 if sampling.grammar is None else len(sampling.grammar.schema) + 64
+    choosing = schema + _BIAS_BYTES * len(sampling.logit_bias) + 4 * len(session.start.end_tokens)
+    return 4 * count + choosing <= 4 * MOST_TOKENS
 
 
 def packed(tokens: Sequence[int]) -> bytes:
@@ -36,6 +46,9 @@ def open_orders(session: Session, pipeline: Pipeline, stage: int) -> Iterator[Se
         piece = prompt[at : at + MOST_TOKENS]
         order = _open(session, pipeline, stage, at, piece)
         if at + len(piece) == len(prompt):
+            if not fits_one_order(session, len(piece)):
+                yield order
+                order = _open(session, pipeline, stage, len(prompt), ())
             start = session.start
             order = replace(
                 order,

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from maille_coordinator.language.actions import SessionShared
 from maille_coordinator.language.measuring import Measurer
 from maille_coordinator.language.orders import (
-    MOST_TOKENS,
     bare_order,
     begin_order,
     check_order,
+    fits_one_order,
     inject_order,
     open_orders,
     rebuild_orders,
@@ -62,7 +62,7 @@ class Repairs:
         pipeline = _ring(session)
         known = session.known()
         alone = len(pipeline.slots) == 1
-        if len(known) > MOST_TOKENS or (alone and session.tokens):
+        if not fits_one_order(session, len(known)) or (alone and session.tokens):
             self._reopen(session)
             return
         self._open_all(session, pipeline)

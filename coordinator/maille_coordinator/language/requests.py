@@ -8,7 +8,7 @@ from maille_coordinator.language.model_files import LoadedModel
 from maille_coordinator.language.service import GenerateRequest
 from maille_coordinator.service import ServiceError
 from maille_coordinator.slices import ChatTemplateError
-from maille_protocol import Sampling
+from maille_protocol import Grammar, Reference, Sampling
 
 _MILLION = 1_000_000
 _MOST_BIASES = 1024
@@ -46,8 +46,10 @@ def end_tokens_of(loaded: LoadedModel, request: GenerateRequest) -> tuple[int, .
     return () if request.ignore_end else tuple(sorted(loaded.model.eos_tokens))
 
 
-def sampling_of(request: GenerateRequest, vocabulary_size: int) -> Sampling:
-    """How tokens are chosen. ServiceError(400)."""
+def sampling_of(
+    request: GenerateRequest, vocabulary_size: int, vocabulary: Reference | None = None
+) -> Sampling:
+    """How tokens are chosen; `vocabulary` where the answer follows a grammar. ServiceError(400)."""
     if len(request.logit_bias) > _MOST_BIASES:
         text = f"logit_bias has {len(request.logit_bias)} tokens, {_MOST_BIASES} are possible"
         raise ServiceError(400, "bad_parameter", text)
@@ -73,6 +75,11 @@ def sampling_of(request: GenerateRequest, vocabulary_size: int) -> Sampling:
         logit_bias=tuple(
             (token, _ppm(f"logit_bias of {token}", bias, -100, 100))
             for token, bias in request.logit_bias
+        ),
+        grammar=(
+            None
+            if request.grammar is None or vocabulary is None
+            else Grammar(request.grammar, vocabulary)
         ),
     )
 

@@ -45,6 +45,7 @@ from maille_protocol import (
     Message,
     ModelFormat,
     NodeState,
+    Reference,
     Route,
     SessionOrder,
     StageOrder,
@@ -317,7 +318,10 @@ class LanguageService:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[TextPiece]:
         """Generate; see `service.LanguageApi`."""
         loaded = await self._model(request.model)
-        start = self._start(loaded, request)
+        vocabulary = None
+        if request.grammar is not None:
+            vocabulary = await self._vocabulary(loaded)
+        start = self._start(loaded, request, vocabulary)
         answer = self._new_answer(loaded, start)
         self._take(happened.SessionAsked(start))
         if answer.refusal is not None:
@@ -445,7 +449,20 @@ class LanguageService:
         if self._reading:
             await asyncio.wait(list(self._reading.values()))
 
-    def _start(self, loaded: LoadedModel, request: GenerateRequest) -> SessionStart:
+    async def _vocabulary(self, loaded: LoadedModel) -> Reference:
+        if not loaded.model.eos_tokens:
+            text = "this model has no end token, which JSON answers need: ask for text"
+            raise ServiceError(400, "bad_parameter", text)
+        try:
+            return await self._slices.vocabulary(
+                loaded.model, loaded.tokenizer, loaded.record.sha256
+            )
+        except ModelsError as error:
+            raise ServiceError(507, "cache_too_small", str(error)) from error
+
+    def _start(
+        self, loaded: LoadedModel, request: GenerateRequest, vocabulary: Reference | None
+    ) -> SessionStart:
         response_id = request.response_id or f"gen-{secrets.token_hex(12)}"
         if len(response_id) > 80:
             raise ServiceError(400, "bad_parameter", "a response id has up to 80 characters")
@@ -463,7 +480,7 @@ class LanguageService:
             response_id,
             *loaded.key,
             prompt,
-            sampling_of(request, loaded.model.vocabulary_size),
+            sampling_of(request, loaded.model.vocabulary_size, vocabulary),
             max_tokens,
             end_tokens_of(loaded, request),
             int(self._around.now_ms()),

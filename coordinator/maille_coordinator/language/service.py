@@ -54,6 +54,8 @@ class GenerateRequest:
     """None: none; 0: of each token; n: of the n likeliest too (up to 20)."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token, what to add to its logit)."""
+    grammar: bytes | None = None
+    """The JSON schema that the answer follows, UTF-8; empty: any object; None: any text."""
 
 
 @dataclass(frozen=True, slots=True)
