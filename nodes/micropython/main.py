@@ -6,7 +6,7 @@ import time
 print("maille starts in 2 s; Ctrl-C stops it here")
 time.sleep(2)
 try:
-    from maille.node import main
+    from maille import main
 
     main()
 except KeyboardInterrupt:

@@ -92,7 +92,7 @@ class Board:
         self.process = subprocess.Popen(
             [
                 *(micropython(), "-X", f"heapsize={self._heap}", "-c"),
-                f"from maille.node import main\nmain({str(self.folder / 'maille.json')!r})",
+                f"from maille import main\nmain({str(self.folder / 'maille.json')!r})",
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -3,6 +3,7 @@
 import json
 
 from .cbor import is_id
+from .errors import ConfigError
 
 DEFAULTS: dict = {
     "mesh": "home",
@@ -27,10 +28,6 @@ DEFAULTS: dict = {
 }
 
 _NUMBERS = ("keepalive_s", "max_message_bytes", "max_model_bytes", "arena_bytes")
-
-
-class ConfigError(Exception):
-    """The user's file cannot be used; the text says why."""
 
 
 def load(path: str) -> dict:

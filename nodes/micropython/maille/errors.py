@@ -10,6 +10,10 @@ class WireError(Exception):
     """Malformed bytes from the network."""
 
 
+class ConfigError(Exception):
+    """The user's settings cannot be used; the text says why."""
+
+
 class TooLarge(Exception):
     """A message of ours does not fit the transmit buffer."""
 

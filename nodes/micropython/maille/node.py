@@ -7,14 +7,12 @@ import random
 import sys
 import time
 
-from . import __version__, codes, core, measure, messages, tensors
+from . import __version__, codes, core, forget, messages, tensors
 from .cbor import Writer
-from .config import ConfigError, load
 from .core import Core
-from .errors import Refused, TooLarge, WireError
+from .errors import ConfigError, Refused, TooLarge, WireError
 from .kernels import choose
 from .mqtt import Client, MqttError
-from .sensors import Sensors
 from .store import Store
 from .voice import BEGIN, EVICT, FINISH, MEASURE, NOTE, PUBLISH, RUN, SENSE, STOP
 from .voice import STORE as STORE_CHUNK
@@ -57,9 +55,11 @@ class Node:
         self._writer = Writer(message_bytes)
         self._content = Writer(message_bytes - 160)
         self._topics = messages.Topics(settings["mesh"], settings["node"])
-        self._sensors = Sensors(settings["sensors"])
+        self._sensors = _sensors(settings["sensors"])
         self._clock_ms = 0
         self._ticks = time.ticks_ms()
+        from . import measure
+
         resets = measure.count_reset(settings["folder"] + "/resets")
         speeds = measure.kernel_speeds(kernels)
         memory = measure.memory()
@@ -74,9 +74,17 @@ class Node:
             resets,
             measure.reset_cause(),
         ]
+        forget("measure")
         boot = int.from_bytes(os.urandom(8), "big") or 1
         jitter = lambda: random.random() * 2 - 1  # noqa: E731
-        self._core = Core(boot, facts, self._sensors.values, jitter, gc.mem_free, self._now())
+        self._core = Core(
+            boot,
+            facts,
+            self._sensors.values if self._sensors else {},
+            jitter,
+            gc.mem_free,
+            self._now(),
+        )
         self._todo: list = []
         self._doing = False
         self._job: tuple | None = None
@@ -278,7 +286,10 @@ class Node:
             elif kind == SENSE:
                 event = await self._sense(action[1])
             elif kind == MEASURE:
-                event = (core.MEASURED, self._now(), measure.kernel_speeds(self._kernels))
+                from .measure import kernel_speeds
+
+                event = (core.MEASURED, self._now(), kernel_speeds(self._kernels))
+                forget("measure")
             else:
                 event = self._finish()
             await self._do(self._core.handle(*event))
@@ -334,6 +345,15 @@ class Node:
             return codes.OUT_OF_MEMORY, b"no memory for the run", 0
 
 
+def _sensors(wanted: dict):
+    """The sensors that the settings name; None where there are none."""
+    if not wanted:
+        return None
+    from .sensors import Sensors
+
+    return Sensors(wanted)
+
+
 def _nothing() -> None:
     """For boards without a watchdog."""
 
@@ -342,10 +362,10 @@ def _chip() -> str:
     return getattr(sys.implementation, "_machine", sys.platform)[:64]
 
 
-def main(path: str = "maille.json") -> str:
-    """Be a node as the configuration file says; why it stopped."""
+def run(settings: dict) -> str:
+    """Be a node until told to stop; why it stopped."""
     try:
-        node = Node(load(path))
+        node = Node(settings)
     except ConfigError as error:
         print("maille:", error)
         return str(error)

@@ -1,6 +1,6 @@
 """A board's sensors as lists of real numbers, made as the configuration says."""
 
-from .config import ConfigError
+from .errors import ConfigError
 
 
 class Sensors:

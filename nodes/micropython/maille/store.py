@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 
-from . import codes
+from . import codes, forget
 from .cbor import ARRAY, BYTES, CODE, LIST, MAX_ARTEFACT_BYTES, TEXT, UINT, Reader, Writer
 from .delivery import Held
 from .errors import Refused, WireError
@@ -104,7 +104,12 @@ class Store:
             raise Refused(codes.NODE_ERROR, "cannot read the model: {}".format(error)) from None
         if read != size_bytes or hashlib.sha256(data).digest() != sha256:
             raise Refused(codes.ARTEFACT_CORRUPT, "{} has another SHA-256 on flash".format(name))
-        model = Model(data, self.arena, self._kernels)
+        from .container import read_model
+
+        try:
+            model = read_model(data, self.arena, self._kernels)
+        finally:
+            forget("container")
         began = time.ticks_us()
         for index in range(model.self_tests()):
             if not model.self_test(index):

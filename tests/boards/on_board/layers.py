@@ -9,7 +9,7 @@ outputs. Prints a line for each fault and, at the end, how many cases were run.
 import struct
 import sys
 
-from maille.tiny import Model
+from maille.container import read_model
 
 from maille import kernels_python, kernels_viper
 
@@ -29,7 +29,7 @@ with open(sys.argv[1], "rb") as file:
         inputs = string(file)
         outputs = string(file)
         for kernels in (kernels_viper, kernels_python):
-            model = Model(container, arena, kernels)
+            model = read_model(container, arena, kernels)
             at = 0
             for tensor in model.inputs:
                 size = tensor.size_bytes

@@ -24,7 +24,7 @@ from maille.cbor import (
     Reader,
     Writer,
 )
-from maille.tiny import Model
+from maille.container import read_model
 
 from maille import codes, messages, tensors
 from maille.errors import Refused, WireError
@@ -269,7 +269,7 @@ def run_tiny(kernels):
     arena = bytearray(1 << 16)
     name = kernels.__name__
     for vector in file["good"]:
-        model = Model(bytes.fromhex(vector["hex"]), arena, kernels)
+        model = read_model(bytes.fromhex(vector["hex"]), arena, kernels)
         for index in range(model.self_tests()):
             check(model.self_test(index), name, vector["name"], "self-test")
         for run in vector["runs"]:
@@ -285,7 +285,7 @@ def run_tiny(kernels):
     for vector in file["bad"]:
         data = bytes.fromhex(vector["hex"])
         try:
-            model = Model(data, arena, kernels)
+            model = read_model(data, arena, kernels)
         except Refused as error:
             check(bool(error.text) and error.code in (12, 17, 106), name, vector["name"], "code")
             continue
