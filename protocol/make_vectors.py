@@ -18,6 +18,7 @@ import cbor2
 from maille_protocol import cbor, pack, topics
 from maille_protocol.limits import PROTOCOL_VERSION
 from maille_protocol.messages import MESSAGE_CLASSES, Message
+from maille_protocol.serial.framing import encode_frame
 from maille_protocol.signature import dtype_name
 from maille_protocol.tensors import Array, encode_tensors
 from vector_sources.boards import BOARDS_GOOD
@@ -32,6 +33,15 @@ from vector_sources.messages_bad import MESSAGES_BAD
 from vector_sources.proposed import PROPOSED_MESSAGES, PROPOSED_TENSORS
 from vector_sources.proposed_boards import PROPOSED_BOARDS
 from vector_sources.proposed_language import PROPOSED_LANGUAGE
+from vector_sources.serial import (
+    BOARD_MESSAGES_BAD,
+    BOARD_MESSAGES_GOOD,
+    COBS,
+    CRCS,
+    FRAMES_BAD,
+    FRAMES_GOOD,
+    HEADERS_BAD,
+)
 from vector_sources.tensors import TENSORS_BAD, TENSORS_GOOD
 from vector_sources.tiny_records import tiny_vectors
 from vector_sources.topics import TOPICS_BAD, TOPICS_GOOD
@@ -276,12 +286,70 @@ def topic_vectors() -> dict[str, Json]:
     }
 
 
+def serial_frame_vectors() -> dict[str, Json]:
+    """Frames of the serial link."""
+    return {
+        "about": "Frames of SERIAL.md. crcs: of `data`, as it stands on the wire. cobs: without a"
+        " delimiter. good: hex is the header and payload, wire the frame with its delimiter."
+        " bad: what stands before a delimiter and is no frame. bad_headers: well-formed frames that"
+        " the other end (board: comes from a board) must throw away.",
+        "crcs": [
+            {"origin": origin, "data": hex_text(data), "crc": hex_text(crc)}
+            for origin, data, crc in CRCS
+        ],
+        "cobs": [
+            {"origin": origin, "data": hex_text(data), "cobs": hex_text(cobs)}
+            for origin, data, cobs in COBS
+        ],
+        "good": [
+            {
+                "name": name,
+                "origin": ENCODER,
+                "board": board,
+                "hex": hex_text(body),
+                "wire": encode_frame(bytes.fromhex(body)).hex(),
+            }
+            for name, board, body in FRAMES_GOOD
+        ],
+        "bad": [
+            {"name": name, "why": why, "hex": hex_text(wire)} for name, why, wire in FRAMES_BAD
+        ],
+        "bad_headers": [
+            {"name": name, "why": why, "board": board, "hex": hex_text(body)}
+            for name, body, board, why in HEADERS_BAD
+        ],
+    }
+
+
+def serial_message_vectors() -> dict[str, Json]:
+    """Messages between a board and its gateway."""
+    return {
+        "about": "Board messages of SERIAL.md: class and fields as in the Python codec.",
+        "good": [
+            {
+                "name": name,
+                "origin": HAND,
+                "class": kind,
+                "fields": cast("Json", fields),
+                "hex": hex_text(data),
+            }
+            for name, kind, fields, data in BOARD_MESSAGES_GOOD
+        ],
+        "bad": [
+            {"name": name, "why": why, "hex": hex_text(data)}
+            for name, why, data in BOARD_MESSAGES_BAD
+        ],
+    }
+
+
 def files() -> dict[str, str]:
     """File name to text."""
     makers = {
         "cbor.json": cbor_vectors,
         "envelope.json": envelope_vectors,
         "messages.json": message_vectors,
+        "serial_frames.json": serial_frame_vectors,
+        "serial_messages.json": serial_message_vectors,
         "tensors.json": tensor_vectors,
         "tiny.json": tiny_vectors,
         "topics.json": topic_vectors,

@@ -51,7 +51,8 @@ def decode_frames(wire: bytes) -> list[bytes | None]:
 def encode_frame(body: bytes) -> bytes:
     """A body's bytes on the wire, by the C++ writer."""
     out = ctypes.create_string_buffer(80)
-    return out.raw[: library().maille_frame(body, len(body), out)]
+    size = library().maille_frame(body, len(body), out)
+    return out.raw[:size]
 
 
 def copy_cbor(data: bytes) -> bytes | None:

@@ -9,7 +9,10 @@ PROTOCOL = Path(__file__).parents[2] / "protocol"
 Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | None"
 Record: TypeAlias = "dict[str, Json]"
 
-VECTOR_FILES = ("cbor", "envelope", "messages", "tensors", "tiny", "topics")
+VECTOR_FILES = (
+    *("cbor", "envelope", "messages", "serial_frames", "serial_messages"),
+    *("tensors", "tiny", "topics"),
+)
 
 
 @dataclass(frozen=True)
