@@ -7,7 +7,42 @@ figure, which is what the scheduler uses.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maille_protocol.tiny import Forest, Model, multiply_accumulates
+from maille_protocol.tiny import (
+    AveragePool,
+    Conv2d,
+    Dense,
+    DepthwiseConv2d,
+    Forest,
+    Layer,
+    MaxPool,
+    Model,
+    Softmax,
+    multiply_accumulates,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cycles:
+    """What one of each takes on a processor, in clock cycles."""
+
+    run: float
+    """Going through the container once more for a run."""
+    layer: float
+    dense_product: float
+    convolution_product: float
+    depthwise_product: float
+    window_row: float
+    """One row of the kernel at one output position of a convolution."""
+    output: float
+    """One sum requantised."""
+    pool_element: float
+    element: float
+    """One element of a layer that looks at each once."""
+    share: float
+    """One element of a softmax."""
+    tree: float
+    step: float
+    """One node on the way through a tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,30 +56,60 @@ class Board:
     """Storage left for a model beside the node itself."""
     arena_bytes: int
     """Memory left for activations beside the node itself."""
-    cycles_per_product: float
-    """Of one multiply-accumulate of a dense layer."""
-    cycles_per_element: float
-    """Of one element that a layer without weights reads, and of one step down a tree."""
+    cycles: Cycles
     measured: str
     """Where the cycles come from; starts with "measured" or "estimated"."""
 
 
+# From single layers of several sizes as machine code of an ATmega328P, counted by simavr; held to
+# whole models by tests/boards/test_avr_models.py.
+_AVR = Cycles(
+    run=7000,
+    layer=1500,
+    dense_product=8.5,
+    convolution_product=11,
+    depthwise_product=320,
+    window_row=1050,
+    output=200,
+    pool_element=130,
+    element=80,
+    share=880,
+    tree=1270,
+    step=320,
+)
+_AVR_SOURCE = "measured: single layers of the Arduino library, counted in simavr"
+# From the length of the viper loops in machine instructions; nobody has counted them on a board.
+_VIPER = Cycles(
+    run=60_000,
+    layer=20_000,
+    dense_product=40,
+    convolution_product=45,
+    depthwise_product=60,
+    window_row=300,
+    output=300,
+    pool_element=60,
+    element=60,
+    share=400,
+    tree=600,
+    step=200,
+)
+_VIPER_SOURCE = "estimated: from the length of the viper loops, not counted on a board"
 BOARDS = (
     Board(
-        *("uno", "Arduino Uno, Nano (ATmega328P)", 16_000_000, 18 * 1024, 700, 12.0, 40.0),
-        "estimated: the kernels' target on AVR, dense layers",
+        *("uno", "Arduino Uno, Nano (ATmega328P)", 16_000_000, 18 * 1024, 700),
+        *(_AVR, _AVR_SOURCE),
     ),
     Board(
-        *("mega", "Arduino Mega (ATmega2560)", 16_000_000, 48 * 1024, 5 * 1024, 12.0, 40.0),
-        "estimated: the kernels' target on AVR, dense layers",
+        *("mega", "Arduino Mega (ATmega2560)", 16_000_000, 48 * 1024, 5 * 1024),
+        *(_AVR, _AVR_SOURCE),
     ),
     Board(
-        *("rp2040", "Raspberry Pi Pico, Pico W", 133_000_000, 256 * 1024, 48 * 1024, 50.0, 150.0),
-        "estimated: viper code, from its length in instructions",
+        *("rp2040", "Raspberry Pi Pico, Pico W", 133_000_000, 256 * 1024, 48 * 1024),
+        *(_VIPER, _VIPER_SOURCE),
     ),
     Board(
-        *("esp32", "ESP32, ESP32-S3", 240_000_000, 512 * 1024, 48 * 1024, 50.0, 150.0),
-        "estimated: viper code, from its length in instructions",
+        *("esp32", "ESP32, ESP32-S3", 240_000_000, 512 * 1024, 48 * 1024),
+        *(_VIPER, _VIPER_SOURCE),
     ),
 )
 TARGETS = {
@@ -88,23 +153,37 @@ def fit(board: Board, model: Model, size_bytes: int) -> Fit:
 
 
 def estimated_ms(board: Board, model: Model) -> float:
-    """One run by the board's cycles; a forest by the depth of its trees."""
-    products = sum(multiply_accumulates(layer) for layer in model.layers)
-    elements = 0.0
-    for layer in model.layers:
-        if isinstance(layer, Forest):
-            elements += forest_steps(layer.nodes, layer.roots)
-        else:
-            elements += layer.writes().count + sum(item.count for item in layer.reads())
-    cycles = products * board.cycles_per_product + elements * board.cycles_per_element
+    """One run, by the board's cycles."""
+    cycles = board.cycles.run + sum(_layer_cycles(board.cycles, item) for item in model.layers)
     return 1000 * cycles / board.clock_hz
 
 
-def forest_steps(nodes: bytes, roots: bytes) -> int:
-    """About how many nodes a walk through all trees meets, were each tree balanced."""
-    trees = len(roots) // 2
-    each = max(1, len(nodes) // 5 // trees)
-    return trees * each.bit_length()
+def _layer_cycles(cycles: Cycles, layer: Layer) -> float:
+    products = multiply_accumulates(layer)
+    outputs = layer.writes().count
+    match layer:
+        case Dense():
+            work = products * cycles.dense_product + outputs * cycles.output
+        case Conv2d():
+            window = layer.window
+            rows = window.output_height * window.output_width * window.kernel_height
+            work = products * cycles.convolution_product + rows * cycles.window_row
+            work += outputs * cycles.output
+        case DepthwiseConv2d():
+            work = products * cycles.depthwise_product + outputs * cycles.output
+        case MaxPool() | AveragePool():
+            under = layer.window.kernel_height * layer.window.kernel_width
+            work = outputs * under * cycles.pool_element
+        case Softmax():
+            work = outputs * cycles.share
+        case Forest():
+            trees = len(layer.roots) // 2
+            # About what a walk meets, were the trees balanced.
+            depth = max(1, len(layer.nodes) // 5 // trees).bit_length()
+            work = trees * (cycles.tree + depth * cycles.step)
+        case _:
+            work = sum(item.count for item in layer.reads()) * cycles.element
+    return cycles.layer + work
 
 
 def layer_name(model: Model, index: int) -> str:
