@@ -18,9 +18,9 @@ from maille.flashing.errors import BoardFailed, BoardSilent
 
 _log = logging.getLogger(__name__)
 
-_QUIET_S = 5.0
-_ENTRY_TRIES = (True, False, True)
-"""With a soft reset, without, and with one again: what cures most boards that do not answer."""
+_QUIET_S = 3.0
+_ENTRY_TRIES = (True, False)
+"""With a soft reset, then without: what cures most boards that do not answer."""
 _CHUNK_BYTES = 256
 _ARCHITECTURES = (
     "",

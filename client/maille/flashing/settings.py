@@ -11,7 +11,14 @@ from maille_broker import BrokerConfigError, Endpoint, is_loopback, parse_url
 SETTINGS_FILE = "maille.json"
 _IDENTITY = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _SECRETS = ("password",)
-_TOP_LEVEL = {"node", "name", "mesh", "broker", "user", "password", "wifi", "sensors"}
+KNOWN_SETTINGS = frozenset(
+    {
+        *("node", "name", "mesh", "broker", "user", "password", "cafile", "wifi", "sensors"),
+        *("keepalive_s", "max_message_bytes", "max_model_bytes", "arena_bytes"),
+        *("folder", "kernels", "watchdog_s"),
+    }
+)
+"""As the board library's own defaults have them; a test holds the two together."""
 _HIDDEN = "••••••"
 
 
@@ -79,9 +86,9 @@ def changed(settings: Mapping[str, object], assignments: list[str]) -> dict[str,
             raise SettingsError(
                 f"{text!r} changes nothing: write name=value, for instance mesh=lab."
             )
-        if keys[0] not in _TOP_LEVEL:
+        if keys[0] not in KNOWN_SETTINGS:
             raise SettingsError(
-                f"A board has no setting {keys[0]!r}. There are: {', '.join(sorted(_TOP_LEVEL))}."
+                f"A board has no setting {keys[0]!r}. There are: {', '.join(sorted(KNOWN_SETTINGS))}."
             )
         if keys[-1] in _SECRETS and value:
             raise SettingsError(
