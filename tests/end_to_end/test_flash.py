@@ -31,7 +31,7 @@ def test_settings_that_a_board_knows_are_those_that_can_be_changed() -> None:
     [defaults] = [
         node.value
         for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DEFAULTS"
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "DEFAULTS"
     ]
     assert isinstance(defaults, ast.Dict)
     assert {ast.literal_eval(key) for key in defaults.keys if key is not None} == KNOWN_SETTINGS
