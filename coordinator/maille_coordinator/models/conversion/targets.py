@@ -62,7 +62,7 @@ class Board:
 
 
 # From single layers of several sizes as machine code of an ATmega328P, counted by simavr; held to
-# whole models by tests/boards/test_avr_models.py.
+# whole models by tests/boards/test_avr_forecasts.py.
 _AVR = Cycles(
     run=7000,
     layer=1500,
