@@ -142,6 +142,47 @@ def recovery(
         raise typer.Exit(1)
 
 
+@app.command("board")
+@friendly
+def board(
+    *,
+    broker: BrokerOption = "mosquitto",
+    calls: Annotated[int, typer.Option(min=10, help="Round trips for the latency.")] = 2000,
+    count: Annotated[
+        int, typer.Option("--tasks", min=200, help="After which the heap is looked at.")
+    ] = 10_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds of the kernels.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """The board library on MicroPython's unix port: kernels, round trips, heap."""
+    from maille.bench.board import BoardPlan, measure_board
+
+    plan = BoardPlan(broker, calls, count, repeats)
+    found = measure_board(plan, _speaker(quiet=as_json))
+    if as_json:
+        output.print_json(found.to_dict())
+        return
+    table = Table(title=found.interpreter)
+    for column in ("kernel", "viper, million/s", "bytecode, million/s", "ratio"):
+        table.add_column(column, justify="left" if column == "kernel" else "right")
+    for kernel in found.kernels:
+        table.add_row(
+            kernel.kernel,
+            f"{kernel.viper / 1e6:.1f}",
+            f"{kernel.bytecode / 1e6:.2f}",
+            f"{kernel.ratio:.1f}",
+        )
+    output.stdout().print(table)
+    output.stdout().print(
+        f"round trip beyond the model's {found.model_p50_ms:.2f} ms: "
+        f"p50 {found.beyond_model_p50_ms:.2f} ms, p99 {found.beyond_model_p99_ms:.2f} ms"
+    )
+    output.stdout().print(
+        f"heap: {found.heap_used_bytes / 1024:.0f} KB in use, {found.least_heap_kb} KB at least, "
+        f"grown by {found.heap_growth_bytes} bytes from task 100 to task {found.tasks}"
+    )
+
+
 @app.command("idle")
 @friendly
 def idle(

@@ -82,7 +82,7 @@ class Node:
             facts,
             self._sensors.values if self._sensors else {},
             jitter,
-            gc.mem_free,
+            _free_memory,
             self._now(),
         )
         self._todo: list = []
@@ -352,6 +352,12 @@ def _sensors(wanted: dict):
     from .sensors import Sensors
 
     return Sensors(wanted)
+
+
+def _free_memory() -> int:
+    """Bytes that are free once everything that is not needed is freed."""
+    gc.collect()
+    return gc.mem_free()
 
 
 def _nothing() -> None:
