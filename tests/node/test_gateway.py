@@ -16,7 +16,6 @@ from typing import ParamSpec
 
 import numpy as np
 import pytest
-from fake_board import FakeBoard, Plan
 from node_mesh import (
     MESH,
     ArtefactServer,
@@ -48,6 +47,7 @@ from maille_protocol import (
 )
 from maille_protocol.codes import ModelCommand, ModelState, SenseCommand, SenseMode
 from maille_protocol.tensors import decode_tensors, encode_tensors
+from maille_simulator.boards.serial_board import Plan, SerialBoard
 
 VECTORS = Path(__file__).parents[2] / "protocol" / "vectors" / "tiny.json"
 MODEL = bytes.fromhex(
@@ -151,8 +151,8 @@ async def gateway(
 
 
 @contextlib.contextmanager
-def plugged(*plans: Plan) -> Iterator[list[FakeBoard]]:
-    boards = [FakeBoard(plan) for plan in plans]
+def plugged(*plans: Plan) -> Iterator[list[SerialBoard]]:
+    boards = [SerialBoard(plan) for plan in plans]
     try:
         for board in boards:
             board.start()

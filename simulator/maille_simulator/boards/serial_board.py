@@ -1,4 +1,9 @@
-"""A board on a pseudo terminal, its link and messages in Python: what a gateway meets on a port."""
+"""A board on a pseudo terminal, its link and messages in Python: what a gateway meets on a port.
+
+    python -m maille_simulator.boards.serial_board MODEL.tiny ...
+
+prints the port's path; a line on standard input resets the board.
+"""
 
 import asyncio
 import contextlib
@@ -6,11 +11,13 @@ import hashlib
 import os
 import pty
 import secrets
+import sys
 import time
 import tty
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -49,7 +56,7 @@ class _Sensing:
 
 
 @dataclass
-class FakeBoard:
+class SerialBoard:
     """Runs in the event loop from `start` until `close`."""
 
     plan: Plan = field(default_factory=Plan)
@@ -278,3 +285,19 @@ def _arrays(model: Model, inputs: tuple[bytes, ...]) -> list[np.typing.NDArray[n
         np.frombuffer(data, tensor.element_type.dtype)
         for data, tensor in zip(inputs, model.inputs, strict=True)
     ]
+
+
+async def _main(models: list[str]) -> None:
+    built_in = tuple([await asyncio.to_thread(Path(model).read_bytes) for model in models])
+    board = SerialBoard(Plan(built_in=built_in))
+    board.start()
+    print(board.path, flush=True)  # noqa: T201 - for whoever started it
+    try:
+        while await asyncio.to_thread(sys.stdin.readline):
+            board.reset()
+    finally:
+        board.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1:]))
