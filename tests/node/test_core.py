@@ -161,12 +161,12 @@ def test_a_late_copy_of_an_order_does_not_undo_a_newer_one() -> None:
     driver.up()
     drain = Envelope(1, 1, 1, ControlOrder(Control.DRAIN, 0, "maintenance"))
     resume = Envelope(1, 2, 1, ControlOrder(Control.RESUME, 0, ""))
-    for envelope in (drain, resume, drain):
-        driver.give(events.Heard((envelope,)))
-    assert driver.core.state is NodeState.READY
+    states = []
     # Another coordinator counts anew.
-    driver.give(events.Heard((Envelope(2, 1, 2, drain.message),)))
-    assert driver.core.state is NodeState.DRAINING
+    for envelope in (drain, resume, drain, Envelope(2, 1, 2, drain.message)):
+        driver.give(events.Heard((envelope,)))
+        states.append(driver.core.state)
+    assert states == [NodeState.DRAINING, NodeState.READY, NodeState.READY, NodeState.DRAINING]
 
 
 # --- offers -----------------------------------------------------------------------------------
