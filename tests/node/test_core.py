@@ -209,7 +209,7 @@ def test_slots_and_one_more_are_held_the_next_is_refused() -> None:
 def test_a_format_this_node_does_not_run_is_refused() -> None:
     driver = Driver()
     driver.up()
-    driver.hear(Offers(model("t", ModelFormat.TINY), (Offer(task(1), 1, 1000, 0, b""),)))
+    driver.hear(Offers(model("t", ModelFormat.GGUF), (Offer(task(1), 1, 1000, 0, b""),)))
     [refused] = driver.results()
     assert (refused.status, refused.code) == (ResultStatus.REFUSED, ErrorCode.UNSUPPORTED_FORMAT)
 

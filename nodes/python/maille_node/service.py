@@ -388,7 +388,7 @@ def _describe(settings: NodeSettings, node: str, measured: Measured) -> NodeInfo
         name=name[:64],
         software=f"maille {metadata.version('maille')}"[:64],
         slots=settings.slots or min(MAX_DEFAULT_SLOTS, SLOTS_PER_CORE * measured.cores),
-        formats=(ModelFormat.ONNX, ModelFormat.SLICE),
+        formats=(ModelFormat.ONNX, ModelFormat.TINY, ModelFormat.SLICE),
         max_message_bytes=MAX_PUBLISH_BYTES,
         measured=measured,
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from maille_node.errors import TaskProblem
 from maille_node.events import BatchItem, RunEnd
-from maille_node.runtime import onnx
+from maille_node.runtime import onnx, tiny
 from maille_protocol import ErrorCode, Reference, UsageError, WireError
 from maille_protocol.messages import Content
 from maille_protocol.signature import TensorSpec, batch_axis, check_inputs
@@ -84,8 +84,12 @@ class LoadedModel:
         size_bytes: int,
         read_reference: Callable[[Reference], bytes],
     ) -> "LoadedModel":
-        """Load a model from disk; TaskProblem as `onnx.open_session`."""
-        session, inputs, outputs = onnx.open_session(path, threads=threads)
+        """Load a model from disk; TaskProblem as `onnx.open_session` and `tiny.open_session`."""
+        session: onnx.Session
+        if tiny.is_tiny_file(path):
+            session, inputs, outputs = tiny.open_session(path)
+        else:
+            session, inputs, outputs = onnx.open_session(path, threads=threads)
         return cls(session, inputs, outputs, size_bytes=size_bytes, read_reference=read_reference)
 
     def expected(self, count: int) -> Cost | None:
