@@ -7,8 +7,10 @@ with maille.Mesh() as mesh:
 """
 
 from maille.async_mesh import AsyncMesh
+from maille.board_views import Board, BoardModel, Reading, Sense
 from maille.errors import (
     Attempt,
+    BoardRefused,
     GenerationFailed,
     InputError,
     MailleError,
@@ -29,6 +31,7 @@ from maille.errors import (
     UnknownModel,
     UnknownNode,
     UnknownResponse,
+    UnknownSense,
     UnknownTask,
 )
 from maille.language import GenerateOptions, Piece
@@ -42,6 +45,9 @@ __all__ = [
     "AsyncMesh",
     "AsyncTask",
     "Attempt",
+    "Board",
+    "BoardModel",
+    "BoardRefused",
     "GenerateOptions",
     "GenerationFailed",
     "InputError",
@@ -58,7 +64,9 @@ __all__ = [
     "OutcomeUnknown",
     "Piece",
     "Plan",
+    "Reading",
     "ResultTimeout",
+    "Sense",
     "SettingsError",
     "StagePlace",
     "Task",
@@ -71,6 +79,7 @@ __all__ = [
     "UnknownModel",
     "UnknownNode",
     "UnknownResponse",
+    "UnknownSense",
     "UnknownTask",
     "Usage",
 ]

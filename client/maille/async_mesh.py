@@ -1,6 +1,7 @@
 """`AsyncMesh`: the mesh for programs that run an event loop."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import (
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar, cast
 
+from maille.boards import AsyncBoards, AsyncSenses
 from maille.dispatcher import Dispatcher
 from maille.errors import InputError, MailleError, MeshBusy, MeshNotFound, UnknownModel
 from maille.flow import Flow
@@ -27,11 +29,13 @@ from maille.locate import locate
 from maille.progress import MapProgress
 from maille.session import Session
 from maille.tasks import AsyncTask, answer_of, parse_task_id, settings_of
+from maille.tiny_values import as_people_see_it, decode_tiny, quantised
 from maille.values import Inputs, count, cut, encode, is_whole, prepare
 from maille.views import Answer, MeshDescription, Model, Node
 from maille_protocol import Outcome
 from maille_protocol.limits import TASK_ID_BYTES
 from maille_protocol.tensors import Array
+from maille_protocol.tiny import Model as TinyModel
 
 Value = TypeVar("Value")
 AnyInputs: TypeAlias = "Inputs | Iterable[Inputs] | AsyncIterable[Inputs]"
@@ -72,7 +76,10 @@ class AsyncMesh(AsyncLanguage):
         self._description: MeshDescription | None = None
         self._known: dict[tuple[str, int], Model] = {}
         self._limiters: dict[tuple[str, int], Limiter] = {}
+        self._tiny: dict[str, TinyModel] = {}
         self.models = AsyncModels(self)
+        self.boards = AsyncBoards(self)
+        self.senses = AsyncSenses(self)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -191,7 +198,8 @@ class AsyncMesh(AsyncLanguage):
         except asyncio.CancelledError:
             dispatcher.abandon([task_id])
             raise
-        return answer_of(outcome, latency_s=arrived_s - sent_s)
+        tiny = self.tiny(self.cached(model, version))
+        return answer_of(outcome, latency_s=arrived_s - sent_s, tiny=tiny)
 
     async def map(
         self,
@@ -295,7 +303,7 @@ class AsyncMesh(AsyncLanguage):
                         await _wait(news, flow.again_in_s(time.monotonic()))
                     news.clear()
                     taken, arrived = arrived, []
-                    shown.advance(settle(flow, taken))
+                    shown.advance(settle(flow, taken, self.tiny(known)))
                     for item in flow.ready():
                         yield item
                 for item in flow.ready():
@@ -324,7 +332,12 @@ class AsyncMesh(AsyncLanguage):
         settings = settings_of(model, version, deadline_s, priority, target, at_most_once)
         content = await self.content(model, version, inputs)
         task_id = new_task_id()
-        task = AsyncTask(self.dispatcher, task_id)
+        tiny = self.tiny(self.cached(model, version))
+
+        async def find_tiny() -> TinyModel | None:
+            return tiny
+
+        task = AsyncTask(self.dispatcher, task_id, find_tiny)
         self.dispatcher.submit(settings, [(task_id, content)], task.settle, task.confirm)
         await task.accepted()
         return task
@@ -342,7 +355,7 @@ class AsyncMesh(AsyncLanguage):
     def task(self, task_id: str) -> AsyncTask:
         """A task submitted before, here or by another program, by its id."""
         identity = parse_task_id(task_id)
-        task = AsyncTask(self.dispatcher, identity)
+        task = AsyncTask(self.dispatcher, identity, lambda: self._tiny_of_task(task_id))
         task.watch()
         return task
 
@@ -382,8 +395,7 @@ class AsyncMesh(AsyncLanguage):
         known = self._known.get((model, version))
         if known is not None:
             return known
-        models = await self.http.models()
-        return self.remember(models, model, version)
+        return await self._look_up(model, version)
 
     async def content(self, model: str, version: int, inputs: Inputs) -> bytes:
         """The bytes of inputs for a model; UnknownModel, InputError.
@@ -398,8 +410,35 @@ class AsyncMesh(AsyncLanguage):
             except InputError:
                 if version:
                     raise
-        fresh = self.remember(await self.http.models(), model, version)
-        return self.encoded(fresh, inputs)
+        return self.encoded(await self._look_up(model, version), inputs)
+
+    async def _look_up(self, model: str, version: int) -> Model:
+        """Ask for a model's signature, and for what its integers mean if it is a tiny one."""
+        found = self.remember(await self.http.models(), model, version)
+        if found.format != "tiny":
+            return found
+        if found.sha256 not in self._tiny:
+            data = await self.http.get_bytes(bytes.fromhex(found.sha256), found.size_bytes)
+            self._tiny[found.sha256] = decode_tiny(found, data)
+        known = as_people_see_it(found, self._tiny[found.sha256])
+        self._known[model, version] = known
+        return known
+
+    def tiny(self, model: Model | None) -> TinyModel | None:
+        """What the integers of a tiny model mean; None for any other."""
+        return None if model is None else self._tiny.get(model.sha256)
+
+    async def _tiny_of_task(self, task_id: str) -> TinyModel | None:
+        """As `tiny`, for a task that this program knows only by its id."""
+        if not any(model.format == "tiny" for model in await self.http.models()):
+            return None
+        told = await self.http.task(task_id)
+        name, version = told.get("model"), told.get("version")
+        if not isinstance(name, str) or not isinstance(version, int):
+            return None
+        with contextlib.suppress(UnknownModel):  # removed since: its integers are all there is
+            return self.tiny(await self.signature(name, version))
+        return None
 
     def remember(self, models: list[Model], model: str, version: int) -> Model:
         """Find a model in the catalogue and keep its signature; UnknownModel."""
@@ -413,7 +452,8 @@ class AsyncMesh(AsyncLanguage):
         if not found:
             raise UnknownModel(unknown_model_text(model, [item.name for item in models]))
         newest = max(found, key=lambda item: item.version)
-        self._known[model, version] = newest
+        if newest.format != "tiny":  # what its integers mean is not known yet
+            self._known[model, version] = newest
         return newest
 
     def forget(self, model: str) -> None:
@@ -426,7 +466,11 @@ class AsyncMesh(AsyncLanguage):
 
     def encoded(self, model: Model, inputs: Inputs) -> bytes:
         """The bytes of inputs that fit the model; InputError."""
-        arrays = prepare(inputs, model.inputs, model.name)
+        tiny = self.tiny(model)
+        if tiny is None:
+            arrays = prepare(inputs, model.inputs, model.name)
+        else:
+            arrays = quantised(inputs, model, tiny)
         return encode(arrays, self.description.max_input_bytes)
 
 
@@ -526,6 +570,7 @@ def map_pieces(
 def settle(
     flow: Flow[Answer | MailleError],
     arrived: Iterable[tuple[bytes, Outcome | MailleError, float]],
+    tiny: TinyModel | None = None,
 ) -> list[Answer | MailleError]:
     """Take what arrived into the flow; what ended for good."""
     ended: list[Answer | MailleError] = []
@@ -539,7 +584,7 @@ def settle(
         index, latency_s = place
         item: Answer | MailleError
         try:
-            item = answer_of(outcome, latency_s=latency_s, index=index)
+            item = answer_of(outcome, latency_s=latency_s, index=index, tiny=tiny)
         except MailleError as error:
             item = error
         flow.finish(index, item)

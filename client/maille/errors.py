@@ -8,6 +8,8 @@ MailleError
 ├── SettingsError       correct the named setting
 ├── UnknownModel        correct the name (near ones are told), or add the model
 ├── UnknownNode         correct the node's name
+├── UnknownSense        correct its number
+├── BoardRefused        a board cannot hold the model, or do what was asked: the text says why
 ├── UnknownTask         the id is wrong, or the task ended too long ago
 ├── UnknownResponse     a language model's answer is not kept (any longer): ask again
 ├── GenerationFailed    a language model's answer could not be made, or not to its end: the text
@@ -63,6 +65,14 @@ class UnknownModel(MailleError):
 
 class UnknownNode(MailleError):
     """Raised when the mesh has no node of this name."""
+
+
+class UnknownSense(MailleError):
+    """Raised for a sense that the mesh does not have."""
+
+
+class BoardRefused(MailleError):
+    """Raised when a board cannot hold a model or do what was asked."""
 
 
 class UnknownTask(MailleError):
@@ -177,6 +187,11 @@ ERROR_OF_CODE: Mapping[ErrorCode, type[MailleError]] = {
     ErrorCode.CACHE_FULL: TaskFailed,
     ErrorCode.CACHE_GAP: TaskFailed,
     ErrorCode.UNKNOWN_SESSION: TaskFailed,
+    ErrorCode.MODEL_NOT_HELD: TaskFailed,
+    ErrorCode.MODEL_TOO_LARGE: TaskFailed,
+    ErrorCode.SELF_TEST_FAILED: TaskFailed,
+    ErrorCode.SENSOR_ERROR: TaskFailed,
+    ErrorCode.NO_SUCH_SENSOR: TaskFailed,
     ErrorCode.UNKNOWN_MODEL: UnknownModel,
     ErrorCode.INPUT_NAME: InputError,
     ErrorCode.INPUT_TYPE: InputError,

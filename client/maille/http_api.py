@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from maille.errors import (
+    BoardRefused,
     GenerationFailed,
     InputError,
     MailleError,
@@ -23,6 +24,7 @@ from maille.errors import (
     UnknownModel,
     UnknownNode,
     UnknownResponse,
+    UnknownSense,
     UnknownTask,
 )
 from maille.views import Json, MeshDescription, Model, Node
@@ -41,6 +43,8 @@ _ERROR_OF_WORD: Mapping[str, type[MailleError]] = {
     "unknown_model": UnknownModel,
     "unknown_node": UnknownNode,
     "unknown_task": UnknownTask,
+    "unknown_sense": UnknownSense,
+    "model_not_held": BoardRefused,
     "queue_full": MeshBusy,
     "unauthorized": Unauthorized,
     "model_not_found": UnknownModel,
@@ -261,6 +265,16 @@ class HttpApi:
         except (httpx.InvalidURL, httpx.HTTPError) as error:
             raise self._unreachable(error) from error
 
+    # --- boards ------------------------------------------------------------------------------
+
+    async def ask(self, method: str, path: str, json: Mapping[str, object] | None = None) -> Json:
+        """One request that is answered with an object; `path` may hold a query."""
+        return await self._object(method, path, json=json)
+
+    async def objects(self, path: str, key: str) -> list[Json]:
+        """A request that is answered with a list under `key`; `path` may hold a query."""
+        return await self._objects(path, key)
+
     # --- inside ----------------------------------------------------------------------------
 
     async def _object(
@@ -348,6 +362,8 @@ class HttpApi:
             return InputError(
                 text, ErrorCode.INPUT_TOO_LARGE if too_long else ErrorCode.INPUT_MALFORMED
             )
+        if status == httpx.codes.CONFLICT and path.startswith(("/api/boards", "/api/senses")):
+            return BoardRefused(text)
         if word in _INPUT_CODES:
             return InputError(text, ErrorCode[word.upper()])
         if path.startswith("/v1/") and status == httpx.codes.INTERNAL_SERVER_ERROR:

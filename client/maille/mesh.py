@@ -23,6 +23,7 @@ from maille.async_mesh import (
     new_task_id,
     settle,
 )
+from maille.boards import Boards, Senses
 from maille.client_core import TaskSettings
 from maille.errors import InputError, MailleError, MeshNotFound
 from maille.flow import Flow
@@ -62,6 +63,8 @@ class Mesh(Language):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self.models = Models(self)
+        self.boards = Boards(self)
+        self.senses = Senses(self)
 
     def __enter__(self) -> Self:
         self.open()
@@ -216,7 +219,8 @@ class Mesh(Language):
                         loop.call_soon_threadsafe(dispatcher.submit, settings, batch, on_done)
                     if not more and not flow.in_flight:
                         break
-                    shown.advance(settle(flow, _drain(arrived, flow.again_in_s(time.monotonic()))))
+                    news = _drain(arrived, flow.again_in_s(time.monotonic()))
+                    shown.advance(settle(flow, news, self._inner.tiny(known)))
                     yield from flow.ready()
                 yield from flow.ready()
         finally:
@@ -306,7 +310,8 @@ class Mesh(Language):
         except BaseException:
             loop.call_soon_threadsafe(dispatcher.abandon, [task_id])
             raise
-        return answer_of(outcome, latency_s=arrived_s - sent_s)
+        tiny = self._inner.tiny(self._inner.cached(settings.model, settings.version))
+        return answer_of(outcome, latency_s=arrived_s - sent_s, tiny=tiny)
 
     def _content(self, settings: TaskSettings, inputs: Inputs) -> bytes:
         known = self._inner.cached(settings.model, settings.version)

@@ -1,6 +1,7 @@
 """One task seen from the program: its settings, its handle, its answer."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from maille.client_core import TaskSettings
@@ -14,10 +15,12 @@ from maille.errors import (
     TaskDead,
     TaskExpired,
 )
+from maille.tiny_values import dequantised
 from maille.views import Answer
 from maille_protocol import Outcome, TaskFlag, WireError
 from maille_protocol.limits import TASK_ID_BYTES
 from maille_protocol.tensors import Array, decode_tensors
+from maille_protocol.tiny import Model as TinyModel
 
 if TYPE_CHECKING:
     from maille.mesh import Mesh
@@ -71,8 +74,14 @@ def parse_task_id(text: str) -> bytes:
     return identity
 
 
-def answer_of(outcome: Outcome | MailleError, *, latency_s: float = 0.0, index: int = 0) -> Answer:
-    """The answer in a done task's outcome; an error is raised."""
+def answer_of(
+    outcome: Outcome | MailleError,
+    *,
+    latency_s: float = 0.0,
+    index: int = 0,
+    tiny: TinyModel | None = None,
+) -> Answer:
+    """The answer in a done task's outcome; an error is raised. `tiny`: its model, if it is one."""
     if isinstance(outcome, MailleError):
         raise outcome
     content = outcome.content if isinstance(outcome.content, bytes) else b""
@@ -83,6 +92,8 @@ def answer_of(outcome: Outcome | MailleError, *, latency_s: float = 0.0, index: 
             f"The outputs of task {outcome.task_id.hex()} are not readable ({error}). "
             f"Node {outcome.node} may run another version of Maille: update the older one."
         ) from error
+    if tiny is not None:
+        outputs = dequantised(outputs, tiny)
     return Answer(
         outputs,
         outcome.node,
@@ -125,8 +136,14 @@ class _Ending:
 class AsyncTask:
     """A task handed over by `AsyncMesh.submit`."""
 
-    def __init__(self, dispatcher: Dispatcher, task_id: bytes) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        task_id: bytes,
+        find_tiny: Callable[[], Awaitable[TinyModel | None]],
+    ) -> None:
         self._dispatcher = dispatcher
+        self._find_tiny = find_tiny
         self._ending = _Ending(task_id)
         self._changed = asyncio.Event()
 
@@ -166,7 +183,9 @@ class AsyncTask:
         except TimeoutError:
             raise _not_yet(self.id, timeout_s) from None
         self._changed.set()
-        return answer_of(ending.outcome)
+        outcome = ending.outcome
+        tiny = await self._find_tiny() if isinstance(outcome, Outcome) else None
+        return answer_of(outcome, tiny=tiny)
 
     async def cancel(self) -> None:
         """Ask for the task to be cancelled; `result` tells whether it was done before."""

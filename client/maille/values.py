@@ -25,9 +25,11 @@ def prepare(inputs: Inputs, specs: Sequence[TensorSpec], model: str) -> dict[str
     Raises:
         InputError: a name, type or shape that the model does not take; the text says what it does.
     """
-    named = _by_name(inputs, specs, model)
-    by_name = {spec.name: spec for spec in specs}
-    arrays = {name: _as_array(name, value, by_name.get(name)) for name, value in named.items()}
+    named = by_name(inputs, specs, model)
+    specs_by_name = {spec.name: spec for spec in specs}
+    arrays = {
+        name: _as_array(name, value, specs_by_name.get(name)) for name, value in named.items()
+    }
     mismatch = check_inputs(specs, arrays)
     if mismatch is not None:
         raise InputError(f"Model {model!r}: {mismatch.text}.", mismatch.code)
@@ -73,7 +75,7 @@ def cut(inputs: Inputs, rows: int, specs: Sequence[TensorSpec], model: str) -> I
     """
     if rows < 1:
         raise InputError(f"rows is {rows}: give a number of 1 or more.")
-    named = {name: np.asarray(value) for name, value in _by_name(inputs, specs, model).items()}
+    named = {name: np.asarray(value) for name, value in by_name(inputs, specs, model).items()}
     lengths = {name: len(array) if array.ndim else None for name, array in named.items()}
     different = set(lengths.values())
     if len(different) != 1 or None in different:
@@ -99,7 +101,8 @@ def count(inputs: object, rows: int) -> int | None:
     return -(-shape[0] // rows) if shape else None
 
 
-def _by_name(inputs: Inputs, specs: Sequence[TensorSpec], model: str) -> Mapping[str, object]:
+def by_name(inputs: Inputs, specs: Sequence[TensorSpec], model: str) -> Mapping[str, object]:
+    """Inputs by name, as they were given or with the name of the model's only one; InputError."""
     if isinstance(inputs, Mapping):
         return inputs
     if len(specs) == 1:

@@ -9,6 +9,7 @@ import typer
 from maille.cli import (
     bench,
     board,
+    boards,
     chat,
     demo,
     doctor,
@@ -89,6 +90,12 @@ app.command("generate")(generate.generate)
 app.command("plan")(plan.plan)
 app.add_typer(tasks.app, name="tasks")
 app.command("flash")(flash.flash)
+app.command("deploy")(boards.deploy)
+app.command("evict")(boards.evict)
+app.command("sense")(boards.sense)
+board.app.command("list")(boards.list_boards)
+board.app.command("show")(boards.show_board)
+board.app.command("calibrate")(boards.calibrate)
 app.add_typer(board.app, name="board")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

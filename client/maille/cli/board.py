@@ -22,7 +22,10 @@ from maille.flashing.settings import (
     with_secret,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Look after a MicroPython board on a cable.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Boards of the mesh (list, show, calibrate), or on a cable (config, logs, update).",
+)
 
 
 @app.command("config")

@@ -74,7 +74,7 @@ def _until_ready(mesh: Mesh, model: LanguageModel, *, quiet: bool) -> LanguageMo
 @friendly
 def add(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="An ONNX file, or a language model's GGUF file.")],
+    file: Annotated[Path, typer.Argument(help="An ONNX or tiny file, or a language model's GGUF.")],
     *,
     name: str | None = typer.Option(None, help="Name in the mesh; else made from the file's."),
     description: str = typer.Option("", help="What it does, for people."),

@@ -25,7 +25,19 @@ _STYLES = {"ready": "green", "draining": "yellow", "lost": "red", "disconnected"
 def nodes_table(nodes: Sequence[Node]) -> Table:
     """A table of nodes for people."""
     made = output.table(
-        ["node", "state", "kind", "speed", "slots", "load", "done", "latency", "battery", "via"],
+        [
+            "node",
+            "state",
+            "kind",
+            "speed",
+            "slots",
+            "load",
+            "done",
+            "latency",
+            "battery",
+            "via",
+            "models",
+        ],
         [],
         right="speed slots load done latency battery",
     )
@@ -43,6 +55,7 @@ def nodes_table(nodes: Sequence[Node]) -> Table:
             output.duration(node.latency_s),
             f"{node.battery_percent} %" if node.battery_percent is not None else "",
             node.gateway or "",
+            ", ".join(node.warm_models),
         )
     return made
 

@@ -31,7 +31,7 @@ DeadlineOption = Annotated[
     float | None, typer.Option("--deadline", help="Seconds that a task may take.")
 ]
 PriorityOption = Annotated[int, typer.Option(min=0, max=9, help="Higher goes first.")]
-TargetOption = Annotated[str | None, typer.Option("--node", help="Run on this node only.")]
+TargetOption = Annotated[str | None, typer.Option("--node", "--on", help="Run on this node only.")]
 CastOption = Annotated[
     bool, typer.Option("--cast", help="Convert numbers to the model's types, even if inexact.")
 ]

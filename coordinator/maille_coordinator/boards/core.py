@@ -216,6 +216,7 @@ class BoardsCore:
         sense = self.senses.remove(number)
         if sense is None:
             return
+        self.senses.tell("sense.stopped", sense, "", now_ms)
         board = self._board(sense.wish.node)
         if board.reachable:
             self.senses.stop_now(board, number, now_ms)

@@ -72,7 +72,7 @@ class Senses:
             elif number in board.running:
                 if sense.phase is not SensePhase.RUNNING:
                     sense.phase, sense.tries = SensePhase.RUNNING, 0
-                    self._report("sense.running", sense, sense.wish.sensor, now_ms)
+                    self.tell("sense.running", sense, sense.wish.sensor, now_ms)
             else:
                 if sense.next_ms <= now_ms:
                     self._start(board, sense, now_ms)
@@ -164,8 +164,9 @@ class Senses:
     def _fail(self, sense: Sense, code: ErrorCode, text: str, now_ms: float) -> None:
         sense.phase = SensePhase.FAILED
         sense.code, sense.text = code, text
-        self._report("sense.failed", sense, text, now_ms)
+        self.tell("sense.failed", sense, text, now_ms)
 
-    def _report(self, kind: str, sense: Sense, text: str, now_ms: float) -> None:
+    def tell(self, kind: str, sense: Sense, text: str, now_ms: float) -> None:
+        """Put an event on a sense into the stream for people."""
         wish = sense.wish
         self._outbox.report(kind, now_ms, wish.node, text, sense=wish.sense, model=wish.model.name)

@@ -105,7 +105,8 @@ class Board:
     node: str
     boot: int = 0
     reachable: bool = False
-    runs_tiny: bool = False
+    runs_tiny: bool = True
+    """Until it says otherwise."""
     max_message_bytes: int = MAX_MICROCONTROLLER_PUBLISH_BYTES
     state: BoardState | None = None
     """What it said last on this boot."""
