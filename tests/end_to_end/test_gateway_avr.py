@@ -1,0 +1,126 @@
+"""An Uno's real machine code under simavr, behind the real gateway, a real broker and coordinator."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from real_mesh import RealMesh, eventually, real_mesh
+from sklearn.datasets import load_digits
+
+from maille_node.firmware import avr
+from maille_node.firmware.targets import UNO
+from maille_protocol.tiny import Model, decode_model, quantise_inputs, run
+
+SKETCH = Path(__file__).parents[2] / "nodes" / "arduino" / "examples" / "DigitsOnUno"
+TASKS = 20
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("avr-gcc") is None, reason="no avr-gcc (package gcc-avr)"),
+    pytest.mark.timeout(180),
+]
+
+
+def document() -> bytes:
+    """The model in the sketch's header."""
+    text = (SKETCH / "model.h").read_text("utf-8")
+    body = text.split("_document[] PROGMEM = {", 1)[1].split("}", 1)[0]
+    return bytes(int(number) for number in body.replace("\n", "").split(",") if number.strip())
+
+
+class Uno:
+    """The simulated board's process."""
+
+    def __init__(self, elf: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "maille_simulator.boards.avr_serial", "uno", str(elf)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.path = self._process.stdout.readline().strip()
+
+    def reset(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("reset\n")
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sketch as it would be flashed."""
+    return avr.build(SKETCH / "DigitsOnUno.ino", UNO, tmp_path_factory.mktemp("uno")).elf
+
+
+@pytest.fixture
+def uno(elf: Path) -> Iterator[Uno]:
+    made = Uno(elf)
+    yield made
+    made.close()
+
+
+def start_gateway(mesh: RealMesh, uno: Uno) -> None:
+    arguments = ("gateway", "--url", mesh.http_url, "--port", uno.path, "--id", "gw", "--json")
+    mesh.launch("gateway", *arguments)
+
+
+def state_of_the_uno(mesh: RealMesh) -> str:
+    nodes = mesh.get("/api/nodes")["nodes"]
+    assert isinstance(nodes, list)
+    return next((str(node["state"]) for node in nodes if node["node"].startswith("digits")), "")
+
+
+def integers(model: Model, image: np.ndarray) -> dict[str, np.ndarray]:
+    """An image as the model takes it."""
+    described = model.description.inputs[0]
+    real = image.reshape(described.shape).astype(np.float32)
+    return dict(quantise_inputs(model, {described.name: real}))
+
+
+def expected(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, list[int]]:
+    """What NumPy makes of it."""
+    outputs = run(model, list(inputs.values()))
+    names = [description.name for description in model.description.outputs]
+    return {name: array.tolist() for name, array in zip(names, outputs, strict=True)}
+
+
+def classify(mesh: RealMesh, model: Model, first: int, uno: Uno | None = None) -> None:
+    """Tasks through the whole mesh; with a board, it is reset amid them."""
+    cases = [integers(model, image) for image in load_digits().data[first : first + TASKS]]
+    with mesh.client() as client:
+        futures = [client.submit("digits-uno", case) for case in cases]
+        if uno is not None:
+            uno.reset()
+        for case, future in zip(cases, futures, strict=True):
+            found = {key: np.ravel(value).tolist() for key, value in future.result(60).items()}
+            assert found == expected(model, case)
+
+
+def test_an_uno_classifies_digits_through_resets_and_restarts(tmp_path: Path, uno: Uno) -> None:
+    data = document()
+    model = decode_model(data)
+    container = tmp_path / "digits-uno.tiny"
+    container.write_bytes(data)
+    with real_mesh(tmp_path, "mosquitto", nodes=()) as mesh:
+        with mesh.client() as client:
+            client.models.add(container, name="digits-uno")
+        start_gateway(mesh, uno)
+        eventually(lambda: state_of_the_uno(mesh) == "ready", "the Uno is ready", 20)
+        classify(mesh, model, 0)
+        classify(mesh, model, 100, uno)
+        mesh.signal("gateway", signal.SIGKILL)
+        eventually(lambda: state_of_the_uno(mesh) == "lost", "the Uno is lost", 5)
+        start_gateway(mesh, uno)
+        classify(mesh, model, 200)
+        mesh.signal("broker", signal.SIGKILL)
+        mesh.start_broker()
+        classify(mesh, model, 300)
