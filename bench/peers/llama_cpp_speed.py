@@ -16,13 +16,17 @@ import numpy as np
 WARM_UP = 16
 
 
-def main(model: str, threads: int, prefill: int, decode: int) -> None:
+def measure(
+    model: str, threads: int, prefill: int, decode: int, *, offload: bool = False
+) -> dict[str, float]:
+    """Tokens a second; with `offload` on the devices that were registered before."""
     llama = llama_cpp.Llama(
         model,
         n_ctx=prefill + decode + WARM_UP,
         n_batch=512,
         n_threads=threads,
         n_threads_batch=threads,
+        n_gpu_layers=-1 if offload else 0,
         verbose=False,
     )
     context = llama._ctx.ctx  # noqa: SLF001 - the one way to the C handle
@@ -53,8 +57,8 @@ def main(model: str, threads: int, prefill: int, decode: int) -> None:
         best = np.ctypeslib.as_array(logits, (size,)).argmax()
         step(np.array([best]))
     decode_s = time.perf_counter() - started
-    print(json.dumps({"decode": decode / decode_s, "prefill": prefill / prefill_s}))
+    return {"decode": decode / decode_s, "prefill": prefill / prefill_s}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:5]))
+    print(json.dumps(measure(sys.argv[1], *map(int, sys.argv[2:5]))))
