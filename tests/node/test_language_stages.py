@@ -361,6 +361,14 @@ def test_steps_are_large_again_when_nobody_decodes() -> None:
     assert driver.one(events.Compute).count == MOST_SHARED_STEP
 
 
+def test_steps_are_large_when_the_session_that_decoded_is_closed() -> None:
+    driver = middle()
+    decoding(driver)
+    driver.order(SessionCommand.CLOSE, session=2)
+    driver.activation(0, count=100)
+    assert driver.one(events.Compute).count == MOST_SHARED_STEP
+
+
 def test_decoding_goes_before_prefill() -> None:
     driver = middle()
     driver.open(session=2)

@@ -249,7 +249,9 @@ class Rings:
             chosen = held.turns.choose(held.sessions.values(), now_ms)
             if chosen is None:
                 break
-            most = held.turns.step_positions(chosen, facts, len(pipeline.route), now_ms)
+            most = held.turns.step_positions(
+                chosen, held.sessions, facts, len(pipeline.route), now_ms
+            )
             step = chosen.take(most)
             if step is None:
                 break

@@ -6,7 +6,7 @@ has the stage to itself goes in large steps, which cost less a position. The val
 the steps (docs/decisions/0005-language-model-number-formats.md).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -72,11 +72,23 @@ class Turns:
         return prefilling[1] if due else decoding[1]
 
     def step_positions(
-        self, session: "Session", facts: SliceFacts, stage_count: int, now_ms: float
+        self,
+        session: "Session",
+        sessions: "Mapping[int, Session]",
+        facts: SliceFacts,
+        stage_count: int,
+        now_ms: float,
     ) -> int:
-        """How many positions of this session's prompt the next step may take."""
+        """How many positions of this session's prompt the next step may take.
+
+        Args:
+            session: one of `sessions`, which are open on the stage.
+            facts: of the slice.
+            stage_count: of the whole ring.
+            now_ms: the time.
+        """
         most = MOST_STEP if stage_count <= 1 else MOST_SHARED_STEP
-        if not self._others_decode(session, now_ms):
+        if not self._others_decode(session, sessions, now_ms):
             return most
         share_ms = HOLD_UP_MS / max(1, stage_count)
         each_ms = self.position_ms or facts.prefill_us / 1000
@@ -95,9 +107,13 @@ class Turns:
             before_ms = self.position_ms or each_ms
             self.position_ms = before_ms + _NEWEST * (each_ms - before_ms)
 
-    def _others_decode(self, session: "Session", now_ms: float) -> bool:
+    def _others_decode(
+        self, session: "Session", sessions: "Mapping[int, Session]", now_ms: float
+    ) -> bool:
         after_ms = now_ms - _DECODES_MS
         self.decoded_ms = {
-            number: at_ms for number, at_ms in self.decoded_ms.items() if at_ms > after_ms
+            number: at_ms
+            for number, at_ms in self.decoded_ms.items()
+            if at_ms > after_ms and number in sessions
         }
         return any(number != session.number for number in self.decoded_ms)
