@@ -26,7 +26,7 @@ from maille_node.language.stage import Stage
 
 PEER = Path(__file__).parent / "peers" / "llama_cpp_speed.py"
 WARM_UP = 16
-CHUNK = 64
+CHUNK = 128
 
 
 def default_model() -> Path:

@@ -117,7 +117,7 @@ def test_vocabularies_of_no_use_are_refused() -> None:
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_mode, "llguidance", None)
+    monkeypatch.setattr(json_mode, "json_mode_available", lambda: False)
     assert not json_mode.json_mode_available()
     with pytest.raises(ConstraintError, match=r"maille\[json\]"):
         JsonVocabulary(TOKENS, [END])

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 PLAIN_COLUMNS = 240
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+LOG_TIME_FORMAT = "%H:%M:%S"
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
@@ -113,8 +115,8 @@ def set_up_logging(verbose: int) -> None:
         level = logging.DEBUG
     logging.basicConfig(
         level=level,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
+        format=LOG_FORMAT,
+        datefmt=LOG_TIME_FORMAT,
         stream=sys.stderr,
     )
     for name in ("httpx", "httpcore", "asyncio"):

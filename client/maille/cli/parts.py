@@ -286,6 +286,7 @@ def node(
     place = find_place(url, key, mesh)
     from maille_node import NodeSettings, run_node
     from maille_node import SettingsError as NodeSettingsError
+    from maille_node.alone import HandedOver, hand_over
 
     defaults = NodeSettings(endpoint=place.endpoint, mesh=place.mesh)
     limit_bytes = None if cache_limit_gb is None else int(cache_limit_gb * 1024**3)
@@ -309,6 +310,8 @@ def node(
     output.stderr().print(f"joining mesh {place.mesh!r} at {where} (Ctrl-C leaves it)")
     if not logging.getLogger().isEnabledFor(logging.INFO):
         logging.getLogger("maille_node.run").setLevel(logging.INFO)
+    level = logging.getLogger().getEffectiveLevel()
+    hand_over(HandedOver(settings, level, output.LOG_FORMAT, output.LOG_TIME_FORMAT))
     raise typer.Exit(run_node(settings))
 
 

@@ -15,7 +15,8 @@ Inputs of a slice with layers a..b, for T new tokens at positions P..P+T-1 of a 
 C positions, C > P + T:
 
     tokens [T] int64, or hidden [T, H] float32      what comes in
-    rows [R] int64                                  with the head: whose logits are wanted
+    rows [R] int64                                  with the head: whose logits are wanted; only
+                                                    they go on after the last layer's attention
     last_position [1] int32 = P + T                 (both count the copied row)
     length [] int32 = P + T + 1                     (likewise)
     cosine, sine [C, pairs] float32                 rotary tables
@@ -160,16 +161,20 @@ def _graph(
     for index in layers:
         last = index == layers[-1]
         values = _layer(
-            writer, model, index, values, "hidden_out" if last and not with_head else f"out.{index}"
+            writer,
+            model,
+            index,
+            values,
+            "hidden_out" if last and not with_head else f"out.{index}",
+            rows="rows" if last and with_head else "",
         )
         inputs += [_value(f"past_{part}.{index}", TensorProto.FLOAT, *cache) for part in _PARTS]
         outputs += [_value(f"present_{part}.{index}", TensorProto.FLOAT, *cache) for part in _PARTS]
     if with_head:
-        wanted = writer.node("Gather", [values, "rows"], "wanted", axis=0)
         norm = writer.floats("output_norm", model.tensors["output_norm.weight"])
         normed = writer.node(
             "SimplifiedLayerNormalization",
-            [wanted, norm],
+            [values, norm],
             "normed",
             axis=-1,
             epsilon=model.norm_epsilon,
@@ -205,8 +210,20 @@ def _value(name: str, kind: int, *shape: int | str) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 
-def _layer(writer: GraphWriter, model: LanguageModel, index: int, values: str, output: str) -> str:
-    """One transformer block: `values [T, H]` to `output [T, H]`."""
+def _layer(
+    writer: GraphWriter,
+    model: LanguageModel,
+    index: int,
+    values: str,
+    output: str,
+    *,
+    rows: str,
+) -> str:
+    """One transformer block: `values [T, H]` to `output [T, H]`.
+
+    Where `rows [R]` is given, all T positions give keys and values, but only those rows go on:
+    `output [R, H]`.
+    """
     layer = model.layer(index)
     at = f"{index}."
     normed = writer.node(
@@ -216,7 +233,9 @@ def _layer(writer: GraphWriter, model: LanguageModel, index: int, values: str, o
         axis=-1,
         epsilon=model.norm_epsilon,
     )
-    attended = _attention(writer, model, index, layer, normed)
+    attended = _attention(writer, model, index, layer, normed, rows)
+    if rows:
+        values = writer.node("Gather", [values, rows], f"{at}wanted", axis=0)
     summed = f"{at}summed"
     inner = writer.contributed(
         "SkipSimplifiedLayerNormalization",
@@ -239,7 +258,12 @@ def _layer(writer: GraphWriter, model: LanguageModel, index: int, values: str, o
 
 
 def _attention(
-    writer: GraphWriter, model: LanguageModel, index: int, layer: dict[str, Matrix], normed: str
+    writer: GraphWriter,
+    model: LanguageModel,
+    index: int,
+    layer: dict[str, Matrix],
+    normed: str,
+    rows: str,
 ) -> str:
     at = f"{index}."
     matrices = [layer[f"attn_{part}.weight"] for part in "qkv"]
@@ -288,6 +312,9 @@ def _attention(
         [attended, writer.whole_numbers(-1, model.head_count * model.head_size)],
         f"{at}flat",
     )
-    start, stop = writer.whole_numbers(0), writer.whole_numbers(-1)
-    rows = writer.node("Slice", [flat, start, stop, start], f"{at}rows")
-    return add_linear(writer, f"{at}output", [layer["attn_output.weight"]], rows)
+    if rows:
+        chosen = writer.node("Gather", [flat, rows], f"{at}rows", axis=0)
+    else:
+        start, stop = writer.whole_numbers(0), writer.whole_numbers(-1)
+        chosen = writer.node("Slice", [flat, start, stop, start], f"{at}rows")
+    return add_linear(writer, f"{at}output", [layer["attn_output.weight"]], chosen)

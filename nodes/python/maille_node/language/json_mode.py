@@ -5,6 +5,7 @@ bytes. A constraint has no state but the tokens it took, so the node that takes 
 makes another one and lets it take them again.
 """
 
+import importlib.util
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -12,11 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maille_node.language.errors import ConstraintError
-
-try:
-    import llguidance
-except ModuleNotFoundError:  # an optional extra
-    llguidance = None  # type: ignore[assignment]
 
 __all__ = ["JsonConstraint", "JsonVocabulary", "json_mode_available"]
 
@@ -28,7 +24,7 @@ _LAYOUT = {"whitespace_pattern": r"[ \n]{0,12}"}
 
 def json_mode_available() -> bool:
     """Whether the library is installed."""
-    return llguidance is not None
+    return importlib.util.find_spec("llguidance") is not None
 
 
 class JsonVocabulary:
@@ -52,11 +48,14 @@ class JsonVocabulary:
         Raises:
             ConstraintError: the library is not installed, or the tokens are of no use.
         """
-        if llguidance is None:
+        if not json_mode_available():
             raise ConstraintError(
                 "JSON answers need the package llguidance, which is not on this node: install "
                 "`maille[json]` there, or ask for plain text"
             )
+        # Six megabytes that a node without such answers does not need.
+        import llguidance  # noqa: PLC0415
+
         self.size = len(tokens)
         self.end_tokens = tuple(end_tokens)
         inside = range(self.size)
@@ -106,6 +105,8 @@ class JsonConstraint:
             raise ConstraintError(
                 f"the JSON schema has {len(text)} bytes; shorten it to {MOST_SCHEMA_BYTES}"
             )
+        import llguidance  # noqa: PLC0415
+
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(
                 text,

@@ -82,7 +82,8 @@ class Turns:
         """How many positions of this session's prompt the next step may take.
 
         Args:
-            session: one of `sessions`, which are open on the stage.
+            session: whose prompt it is.
+            sessions: all that are open on the stage.
             facts: of the slice.
             stage_count: of the whole ring.
             now_ms: the time.
