@@ -284,7 +284,7 @@ def node(
         return
     key = find_key(context, key_file)
     place = find_place(url, key, mesh)
-    from maille_node import NodeSettings, run_node
+    from maille_node import NodeSettings
     from maille_node import SettingsError as NodeSettingsError
     from maille_node.alone import HandedOver, hand_over
 
@@ -312,6 +312,8 @@ def node(
         logging.getLogger("maille_node.run").setLevel(logging.INFO)
     level = logging.getLogger().getEffectiveLevel()
     hand_over(HandedOver(settings, level, output.LOG_FORMAT, output.LOG_TIME_FORMAT))
+    from maille_node import run_node
+
     raise typer.Exit(run_node(settings))
 
 
