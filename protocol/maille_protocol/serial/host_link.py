@@ -291,6 +291,9 @@ class HostLink:
         self.window_bytes = hello.window_bytes
         self._session = self._session % 255 + 1
         self._nonce = self._random32()
+        # Before OPEN is answered too, no frame may carry a number of the session before.
+        self._sender.abandon()
+        self._receiver.clear()
         self.phase = Phase.OPENING
         self._seek_at_ms = now_ms
         self._opening_until_ms = now_ms + _OPENING_MS
@@ -298,8 +301,6 @@ class HostLink:
     def _opened(self, now_ms: float) -> None:
         self.phase = Phase.OPEN
         self.counters.sessions += 1
-        self._sender.abandon()
-        self._receiver.clear()
         self._ack_wanted = self._nak_wanted = self._lower_wanted = False
         self._probe_at_ms = None
         self._probe_wait_ms = self._first_probe_ms()
