@@ -202,6 +202,10 @@ class AvrBoard:
         """Sets bytes of the EEPROM."""
         self._ask(struct.pack("<cII", b"e", address, len(data)) + data, 1)
 
+    def write_flash(self, address: int, data: bytes) -> None:
+        """Sets bytes of the program memory, as a boot loader would."""
+        self._ask(struct.pack("<cII", b"f", address, len(data)) + data, 1)
+
     # Stack
 
     @property

@@ -193,7 +193,7 @@ static void command_memory(Board *board, int command)
     if (!get(&address, 4) || !get(&size, 4) || size > sizeof bytes) {
         exit(1);
     }
-    int write = command == 'm' || command == 'e';
+    int write = command == 'm' || command == 'e' || command == 'f';
     if (write && !get(bytes, size)) {
         exit(1);
     }
@@ -207,6 +207,11 @@ static void command_memory(Board *board, int command)
         } else {
             memcpy(bytes, avr->data + address, size);
         }
+    } else if (command == 'f') {
+        if (address + size > avr->flashend + 1) {
+            exit(1);
+        }
+        memcpy(avr->flash + address, bytes, size);
     } else {
         avr_eeprom_desc_t description = {bytes, (uint16_t)address, size};
         if (avr_ioctl(avr, write ? AVR_IOCTL_EEPROM_SET : AVR_IOCTL_EEPROM_GET, &description) == -2) {
@@ -261,7 +266,9 @@ static int pipe_main(Board *board)
         switch (command) {
         case 'R': command_run(board); break;
         case 'S': command_send(board); break;
-        case 'M': case 'm': case 'E': case 'e': command_memory(board, command); break;
+        case 'M': case 'm': case 'E': case 'e': case 'f':
+            command_memory(board, command);
+            break;
         case 'A': case 'P': command_inputs(board, command); break;
         case 'C': command_counters(board); break;
         case 'X': board_reset(board); put8(1); break;
