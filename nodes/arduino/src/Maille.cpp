@@ -67,6 +67,8 @@ uint16_t MailleNode::freeRam() {
   return static_cast<uint16_t>(reinterpret_cast<const char*>(SP) - end);
 }
 
+uint16_t MailleNode::eepromBytes() { return E2END + 1 - sizeof(Remembered); }
+
 bool MailleNode::model(const maille::BuiltInModel& model) {
   if (modelCount == MAX_MODELS) return false;
   models[modelCount++] = model;
@@ -132,4 +134,23 @@ void MailleNode::loop() {
     Serial.flush();
     Serial.begin(baud);
   }
+}
+
+bool mailleAnalog(uint8_t pin, uint16_t, float& value) {
+  value = static_cast<float>(analogRead(pin)) * (1.0F / 1023.0F);
+  return true;
+}
+
+bool mailleAnalogEveryMillisecond(uint8_t pin, uint16_t index, float& value) {
+  static uint32_t due_us;
+  if (index == 0) due_us = micros();
+  while (static_cast<int32_t>(micros() - due_us) < 0) {
+  }
+  due_us += 1000;
+  return mailleAnalog(pin, index, value);
+}
+
+bool mailleDigital(uint8_t pin, uint16_t, float& value) {
+  value = digitalRead(pin) == HIGH ? 1.0F : 0.0F;
+  return true;
 }

@@ -55,6 +55,8 @@ class CborWriter {
   uint8_t* bytes(uint16_t size);
   // Ended by a zero.
   void text(const char* text);
+  // Items that are encoded already.
+  void raw(const uint8_t* items, uint16_t size) { copy(items, size); }
 
   uint16_t size() const { return size_; }
   // It did not fit; what was written is of no use.

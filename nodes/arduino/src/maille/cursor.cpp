@@ -51,6 +51,16 @@ uint32_t Cursor::number(uint32_t maximum) {
   return failed_ ? 0 : value;
 }
 
+int32_t Cursor::integer() {
+  uint8_t major;
+  const uint32_t value = any_head(major);
+  if (major > NEGATIVE || value > 0x7FFFFFFF) {
+    failed_ = true;
+    return 0;
+  }
+  return major == NEGATIVE ? -1 - static_cast<int32_t>(value) : static_cast<int32_t>(value);
+}
+
 uint16_t Cursor::size(uint16_t minimum) {
   const uint16_t value = static_cast<uint16_t>(number(65535));
   if (value < minimum) {
@@ -112,7 +122,7 @@ void Cursor::skip() {
         failed_ = true;
       }
       items += value;
-    } else if (major != UNSIGNED) {
+    } else if (major > NEGATIVE) {
       failed_ = true;
     }
   }

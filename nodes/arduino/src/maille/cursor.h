@@ -23,6 +23,9 @@ class Cursor {
   // An unsigned integer from `minimum` to 65535.
   uint16_t size(uint16_t minimum = 1);
 
+  // An integer of either sign that fits 32 bits.
+  int32_t integer();
+
   // The head of an array; its length.
   uint32_t array() { return head(ARRAY); }
 
@@ -39,7 +42,7 @@ class Cursor {
   void text(const char *expected);
 
  private:
-  static constexpr uint8_t UNSIGNED = 0, BYTES = 2, TEXT = 3, ARRAY = 4;
+  static constexpr uint8_t UNSIGNED = 0, NEGATIVE = 1, BYTES = 2, TEXT = 3, ARRAY = 4;
 
   uint8_t next();
   uint32_t head(uint8_t major);

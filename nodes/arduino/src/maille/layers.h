@@ -35,6 +35,8 @@ struct Layers {
 
 // Every layer of the format.
 extern const Layers ALL_LAYERS;
+// Those of dense networks and decision forests: what fits beside the rest on an Uno.
+extern const Layers SMALL_LAYERS;
 
 }  // namespace tiny
 }  // namespace maille

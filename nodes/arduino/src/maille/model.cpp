@@ -189,7 +189,8 @@ bool Model::run(uint8_t *arena, uint32_t arena_bytes) const {
   return take_layers(cursor, *layers_, place, nullptr) == Fault::NONE;
 }
 
-Fault Model::self_test(uint8_t *arena, uint32_t arena_bytes) const {
+Fault Model::self_test(uint8_t *arena, uint32_t arena_bytes, uint16_t* count) const {
+  if (count != nullptr) *count = 0;
   Cursor cursor(memory_, start_, size_);
   Header header;
   Fault fault = take_header(cursor, header);
@@ -205,6 +206,7 @@ Fault Model::self_test(uint8_t *arena, uint32_t arena_bytes) const {
     return Fault::MALFORMED;
   }
   while (left != 0) {
+    if (count != nullptr) ++*count;
     Tensor found;
     for (uint8_t i = 0; input(i, found); i++) {
       if (found.size() > left || found.offset + found.size() > arena_bytes) {

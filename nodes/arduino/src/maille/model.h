@@ -33,6 +33,11 @@ struct Tensor {
   uint32_t size() const { return static_cast<uint32_t>(count) << element_type; }
 };
 
+// What the integers of an input mean: real = offset + step * integer.
+struct Quantisation {
+  float step, offset;
+};
+
 // What the header of a document says.
 struct Header {
   uint32_t arena_bytes;
@@ -69,8 +74,13 @@ class Model {
   // model is not what `check` accepts for `arena_bytes`.
   bool run(uint8_t *arena, uint32_t arena_bytes) const;
 
-  // Runs the model's own test vectors; NONE if every byte is right.
-  Fault self_test(uint8_t *arena, uint32_t arena_bytes) const;
+  // Runs the model's own test vectors; NONE if every byte is right. `count`, if given, gets how many.
+  Fault self_test(uint8_t *arena, uint32_t arena_bytes, uint16_t* count = nullptr) const;
+
+  // The quantisation of one element of an input, from the description; `one_for_all`: the other elements
+  // have the same. False: there is none.
+  bool input_quantisation(uint8_t input, uint16_t element, Quantisation& found,
+                          bool& one_for_all) const;
 
  private:
   bool tensor(uint8_t list, uint8_t index, Tensor &tensor, uint8_t &count) const;

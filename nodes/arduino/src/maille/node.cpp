@@ -220,26 +220,34 @@ void Node::refuse(uint8_t code, uint16_t handle, uint8_t error) {
   answer(REFUSED, code, handle, error);
 }
 
-bool Node::run(uint8_t slot, const tiny::Model& model) {
-  (void)slot;
-  const bool announce = last_run_us_ > SILENT_RUN_US;
-  if (announce) set_busy(true);
+void Node::be_busy() {
+  if (busy_) return;
+  busy_ = true;
+  link_.set_busy(true, static_cast<uint16_t>(now_ms_));
+}
+
+bool Node::run(const tiny::Model& model) {
+  if (last_run_us_ > SILENT_RUN_US) be_busy();
   const uint32_t start_us = platform_.micros();
   const bool good = model.run(arena_, arena_bytes_);
   last_run_us_ = platform_.micros() - start_us;
-  if (announce) set_busy(false);
   return good;
 }
 
 void Node::poll(uint32_t now_ms) {
   now_ms_ = now_ms;
+  if (busy_) {
+    busy_ = false;
+    link_.set_busy(false, static_cast<uint16_t>(now_ms));
+  }
   link_events(link_.poll(static_cast<uint16_t>(now_ms)));
   if (task_ == LOADED) {
     tiny::Model model;
-    if (!find(task_slot_, model) || !run(task_slot_, model)) task_error_ = ERROR_MODEL;
+    if (!find(task_slot_, model) || !run(model)) task_error_ = ERROR_MODEL;
     task_ = FINISHED;
     return;  // bytes may have come meanwhile: they are taken in before anything is said
   }
+  if (delivery_ != nullptr && task_ == FREE && delivery_->work(*this)) return;
   if (senses_ != nullptr && task_ == FREE && senses_->run(*this, now_ms)) return;
   if (!link_.open() || link_.sending()) return;
   CborWriter out(out_, sizeof out_);

@@ -66,6 +66,8 @@ class DeliveryExtension {
   virtual bool held(tiny::Model& model, uint8_t sha256[32]) const = 0;
   // DEPLOY, CHUNK or EVICT, behind its code; false if it is malformed.
   virtual bool message(Node& node, uint8_t code, CborReader& fields, uint32_t now_ms) = 0;
+  // Checks a model that is complete, if there is one; the arena is free. Whether it did.
+  virtual bool work(Node& node) = 0;
   // Something to say? Writes one message if so.
   virtual bool say(Node& node, CborWriter& out, uint32_t now_ms) = 0;
   virtual void session_ended() = 0;
@@ -119,9 +121,8 @@ class Node {
   bool find(uint8_t slot, tiny::Model& model) const;
   uint8_t model_count() const { return model_count_; }
   // Runs over inputs that lie in the arena, saying that the board is busy if it takes long. The
-  // outputs then lie in the arena until `release`.
-  bool run(uint8_t slot, const tiny::Model& model);
-  bool idle() const { return task_ == FREE; }
+  // outputs then lie in the arena.
+  bool run(const tiny::Model& model);
   uint8_t* arena() { return arena_; }
   uint16_t arena_bytes() const { return arena_bytes_; }
   void refuse(uint8_t code, uint16_t handle, uint8_t error);
@@ -130,7 +131,8 @@ class Node {
   // The models have changed: say them anew.
   void report_models();
   uint32_t micros() const { return platform_.micros(); }
-  void set_busy(bool busy) { link_.set_busy(busy, static_cast<uint16_t>(now_ms_)); }
+  // The host is told that nothing will be said for a while; it ends by itself when what came has been read.
+  void be_busy();
 
  private:
   enum Task : uint8_t { FREE, LOADED, FINISHED };
@@ -183,6 +185,7 @@ class Node {
   uint8_t answers_ = 0;
   Task task_ = FREE;
   bool rate_changed_ = false;
+  bool busy_ = false;
   bool overflowed_ = false;   // the message that is coming is longer than it said it would be
   Answer answer_[ANSWERS];
   Link link_;
