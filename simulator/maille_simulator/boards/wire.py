@@ -2,13 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from maille_protocol.serial import events
 from maille_protocol.serial.host_link import HostLink
 from maille_protocol.serial.limits import BAUDS
+from maille_protocol.serial.messages import (
+    SCHEMA,
+    BoardMessage,
+    FromBoard,
+    decode_from_board,
+    encode_board_message,
+)
 from maille_simulator.boards.avr import AvrBoard
 
 _NEVER_MS = 1e12
+Message = TypeVar("Message", bound=FromBoard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +25,7 @@ class Heard:
     """A message of the board, and when its last byte was there."""
 
     time_ms: float
-    message: bytes
+    message: FromBoard
 
 
 class VirtualHost:
@@ -32,8 +41,8 @@ class VirtualHost:
     def __init__(
         self,
         board: AvrBoard,
-        schema: bytes,
         *,
+        schema: bytes = SCHEMA,
         highest_rate: int = 2,
         random32: Callable[[], int] = lambda: 0x2545F491,
     ) -> None:
@@ -59,14 +68,35 @@ class VirtualHost:
                 case events.WakeAt(time_ms):
                     self._wake_ms = time_ms
                 case events.Received(message):
-                    self.heard.append(Heard(now_ms, message))
+                    self.heard.append(Heard(now_ms, decode_from_board(message)))
                 case _:
                     self.log.append(action)
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: BoardMessage) -> None:
         """Gives a message to the link."""
+        self.send_bytes(encode_board_message(message))
+
+    def send_bytes(self, message: bytes) -> None:
+        """The same with bytes that need not be a message."""
         self._token += 1
         self._handle(events.Send(self._token, message))
+
+    def wait_for(self, kind: type[Message], limit_ms: float = 1000.0) -> Message:
+        """Runs until a message of that kind comes and takes it, with those before it, from `heard`.
+
+        Raises:
+            TimeoutError: none came in so much board time.
+        """
+
+        def found() -> bool:
+            return any(isinstance(heard.message, kind) for heard in self.heard)
+
+        if not self.run_for_ms(limit_ms, found):
+            raise TimeoutError(f"no {kind.__name__} within {limit_ms:g} ms of board time")
+        while True:
+            message = self.heard.pop(0).message
+            if isinstance(message, kind):
+                return message
 
     def run_for_ms(self, time_ms: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Runs board and host; ends early, with True, as soon as `until` holds."""

@@ -1,14 +1,17 @@
 #include "cursor.h"
 
+#ifdef __AVR__
+#pragma GCC optimize("O2")  // a run goes through all heads of a model: here size is not what counts
+#endif
+
 namespace maille {
 namespace tiny {
 
 uint8_t Cursor::next() {
-  if (failed_ || left_ == 0) {
+  if (failed_ || at_ == end_) {
     failed_ = true;
     return 0;
   }
-  left_--;
   return read_byte(memory_, at_++);
 }
 
@@ -44,10 +47,15 @@ uint32_t Cursor::head(uint8_t major) {
 }
 
 uint32_t Cursor::number(uint32_t maximum) {
-  const uint32_t value = head(UNSIGNED);
-  if (value > maximum) {
-    failed_ = true;
+  if (!failed_ && at_ != end_ && maximum >= 24) {
+    const uint8_t first = read_byte(memory_, at_);
+    if (first < 24) {  // most of them
+      at_++;
+      return first;
+    }
   }
+  const uint32_t value = head(UNSIGNED);
+  if (value > maximum) failed_ = true;
   return failed_ ? 0 : value;
 }
 
@@ -70,13 +78,12 @@ uint16_t Cursor::size(uint16_t minimum) {
 }
 
 const uint8_t *Cursor::take(uint32_t size) {
-  if (failed_ || size > left_) {
+  if (failed_ || size > left()) {
     failed_ = true;
     return nullptr;
   }
   const uint8_t *start = at_;
   at_ += size;
-  left_ -= static_cast<size_t>(size);
   return start;
 }
 
@@ -118,7 +125,7 @@ void Cursor::skip() {
       take(value);
     } else if (major == ARRAY) {
       // Each item takes a byte at least: more of them than bytes is no document.
-      if (value > left_) {
+      if (value > left()) {
         failed_ = true;
       }
       items += value;

@@ -10,12 +10,12 @@ namespace tiny {
 class Cursor {
  public:
   Cursor(Memory memory, const uint8_t *start, size_t size)
-    : memory_(memory), failed_(false), at_(start), left_(size) {}
+    : memory_(memory), failed_(false), at_(start), end_(start + size) {}
 
   bool failed() const { return failed_; }
   void fail() { failed_ = true; }
   const uint8_t *at() const { return at_; }
-  size_t left() const { return left_; }
+  size_t left() const { return static_cast<size_t>(end_ - at_); }
 
   // An unsigned integer of at most `maximum`.
   uint32_t number(uint32_t maximum);
@@ -52,7 +52,7 @@ class Cursor {
   Memory memory_;
   bool failed_;
   const uint8_t *at_;
-  size_t left_;
+  const uint8_t* end_;
 };
 
 }  // namespace tiny

@@ -1,4 +1,6 @@
 // The part of a model that is for people and clients; a board reads it only for its own sensors.
+#include <math.h>
+
 #include "cursor.h"
 #include "model.h"
 
@@ -13,40 +15,47 @@ constexpr int8_t LARGEST_EXPONENT = 127;
 
 // mantissa * 2^exponent
 float take_real(Cursor& cursor) {
-  float value = static_cast<float>(cursor.integer());
-  int32_t exponent = cursor.integer();
+  const float mantissa = static_cast<float>(cursor.integer());
+  const int32_t exponent = cursor.integer();
   if (exponent > LARGEST_EXPONENT || exponent < -LARGEST_EXPONENT) cursor.fail();
-  for (; exponent > 0 && !cursor.failed(); exponent--) value *= 2.0F;
-  for (; exponent < 0 && !cursor.failed(); exponent++) value *= 0.5F;
-  return value;
+  return cursor.failed() ? 0.0F : static_cast<float>(ldexp(mantissa, static_cast<int>(exponent)));
 }
 
-}  // namespace
-
-bool Model::input_quantisation(uint8_t input, uint16_t element, Quantisation& found,
-                               bool& one_for_all) const {
-  Cursor document(memory_, start_, size_);
+// The content of the description.
+Cursor description(const Model& model) {
+  Cursor document(model.memory(), model.start(), model.size());
   document.array();
   for (uint8_t i = 0; i < FIELDS_BEFORE; i++) document.skip();
   size_t size;
   const uint8_t* start = document.bytes(size);
-  if (document.failed()) return false;
+  return Cursor(model.memory(), start, size);
+}
 
-  Cursor cursor(memory_, start, size);
-  cursor.array();
-  cursor.skip();  // the name
-  if (input >= cursor.array()) return false;
-  for (uint8_t i = 0; i < input; i++) cursor.skip();
-  cursor.array();
-  for (uint8_t i = 0; i < TENSOR_FIELDS_BEFORE; i++) cursor.skip();
-  const uint32_t count = cursor.array();
-  if (count == 0) return false;
-  one_for_all = count == 1;
-  for (uint16_t i = 0; !one_for_all && i < element; i++) cursor.skip();
-  cursor.array();
-  found.step = take_real(cursor);
-  found.offset = take_real(cursor);
-  return !cursor.failed() && found.step > 0.0F;
+}  // namespace
+
+QuantisationWalk::QuantisationWalk(const Model& model, uint8_t input)
+    : cursor_(description(model)), left_(0), one_for_all_(false), last_{1.0F, 0.0F} {
+  cursor_.array();
+  cursor_.skip();  // the name
+  if (input >= cursor_.array()) cursor_.fail();
+  for (uint8_t i = 0; i < input; i++) cursor_.skip();
+  cursor_.array();
+  for (uint8_t i = 0; i < TENSOR_FIELDS_BEFORE; i++) cursor_.skip();
+  left_ = cursor_.array();
+  one_for_all_ = left_ == 1;
+}
+
+bool QuantisationWalk::next(Quantisation& found) {
+  if (left_ != 0) {
+    left_--;
+    cursor_.array();
+    last_.step = take_real(cursor_);
+    last_.offset = take_real(cursor_);
+  } else if (!one_for_all_) {
+    return false;
+  }
+  found = last_;
+  return !cursor_.failed() && found.step > 0.0F;
 }
 
 }  // namespace tiny

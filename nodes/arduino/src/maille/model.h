@@ -77,11 +77,6 @@ class Model {
   // Runs the model's own test vectors; NONE if every byte is right. `count`, if given, gets how many.
   Fault self_test(uint8_t *arena, uint32_t arena_bytes, uint16_t* count = nullptr) const;
 
-  // The quantisation of one element of an input, from the description; `one_for_all`: the other elements
-  // have the same. False: there is none.
-  bool input_quantisation(uint8_t input, uint16_t element, Quantisation& found,
-                          bool& one_for_all) const;
-
  private:
   bool tensor(uint8_t list, uint8_t index, Tensor &tensor, uint8_t &count) const;
 
@@ -89,6 +84,21 @@ class Model {
   const uint8_t *start_;
   size_t size_;
   const Layers* layers_;
+};
+
+// Goes through the quantisations of one input's elements, from the description.
+class QuantisationWalk {
+ public:
+  QuantisationWalk(const Model& model, uint8_t input);
+
+  // That of the next element; false: there is none.
+  bool next(Quantisation& found);
+
+ private:
+  Cursor cursor_;
+  uint32_t left_;
+  bool one_for_all_;
+  Quantisation last_;
 };
 
 }  // namespace tiny

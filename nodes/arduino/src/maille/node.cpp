@@ -69,7 +69,7 @@ void Node::receive(uint8_t byte, uint32_t now_ms) {
 
 void Node::link_events(uint8_t events) {
   if (events & (LINK_CLOSED | LINK_OPENED)) end_session();
-  if (events & LINK_OPENED) report_ = 0;
+  if (events & LINK_OPENED) introduced_ = false;
   if (events & LINK_SEGMENT) take_segment();
   if (events & LINK_RATE) rate_changed_ = true;
 }
@@ -257,10 +257,10 @@ void Node::poll(uint32_t now_ms) {
 }
 
 bool Node::say(CborWriter& out) {
-  if (report_ == 0) {
-    say_info(out);
-    report_ = 1;
-    return true;
+  if (!introduced_) {  // the first message of a session
+    introduced_ = true;
+    report_ = 0;
+    return say_report(out);
   }
   if (task_ == FINISHED) {
     say_result(out);
@@ -288,8 +288,8 @@ bool Node::say(CborWriter& out) {
     }
     return true;
   }
-  if (report_ != NOTHING_TO_REPORT) return say_report(out);
   if (delivery_ != nullptr && delivery_->say(*this, out, now_ms_)) return true;
+  if (report_ != NOTHING_TO_REPORT && say_report(out)) return true;
   if (senses_ != nullptr && senses_->say(*this, out, now_ms_)) return true;
   if (now_ms_ - load_ms_ >= LOAD_MS) {
     load_ms_ = now_ms_;
@@ -301,8 +301,13 @@ bool Node::say(CborWriter& out) {
 
 void Node::report_models() { report_ = 0; }
 
-// Sensors first, then models, one message each; false when all is said.
+// INFO, then sensors, then models, one message each; false when all is said.
 bool Node::say_report(CborWriter& out) {
+  if (report_ == 0) {
+    say_info(out);
+    report_ = 1;
+    return true;
+  }
   const uint8_t sensors = senses_ != nullptr ? senses_->sensor_count() : 0;
   uint8_t index = static_cast<uint8_t>(report_ - 1);
   if (index < sensors) {

@@ -186,6 +186,7 @@ class Node {
   Task task_ = FREE;
   bool rate_changed_ = false;
   bool busy_ = false;
+  bool introduced_ = false;   // INFO was said in this session
   bool overflowed_ = false;   // the message that is coming is longer than it said it would be
   Answer answer_[ANSWERS];
   Link link_;

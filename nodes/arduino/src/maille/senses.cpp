@@ -123,9 +123,9 @@ uint8_t Senses::read(Node& node, const Sense& sense, const tiny::Model& model) c
   const Sensor& sensor = sensors_[sense.sensor];
   if (!model.input(0, tensor)) return ERROR_MODEL_NOT_HELD;
   uint8_t* at = node.arena() + tensor.offset;
-  bool one_for_all = false;
+  tiny::QuantisationWalk scales(model, 0);
   for (uint16_t i = 0; i < tensor.count; i++) {
-    if (!one_for_all && !model.input_quantisation(0, i, scale, one_for_all)) return ERROR_MODEL;
+    if (!scales.next(scale)) return ERROR_MODEL;
     float value;
     if (!sensor.read(sensor.argument, i, value)) return ERROR_SENSOR;
     put_quantised(at, tensor.element_type, value, scale);
