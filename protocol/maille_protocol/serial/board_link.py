@@ -27,6 +27,7 @@ from maille_protocol.serial.limits import (
     HOST_SILENT_MS,
     LINK_VERSION,
     MAX_BODY_BYTES,
+    MAX_FRAME_BYTES,
     NAK_SPACING_MS,
     RATE_GARBAGE_BYTES,
     RATE_GARBAGE_MS,
@@ -219,7 +220,9 @@ class BoardLink:
             self._end(CloseReason.SILENCE, now_ms)
 
     def _speed_changed(self) -> bool:
-        garbage = self._garbage_bytes + self._reader.pending_bytes
+        # A frame may be on its way after a silence: only more than a frame without an end is garbage.
+        endless = self._reader.pending_bytes > MAX_FRAME_BYTES
+        garbage = self._garbage_bytes + (self._reader.pending_bytes if endless else 0)
         return self.rate != 0 and garbage >= RATE_GARBAGE_BYTES
 
     def _end(self, reason: CloseReason, now_ms: float) -> None:

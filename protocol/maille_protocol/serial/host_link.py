@@ -388,7 +388,9 @@ class HostLink:
         return BOARD_SILENT_MS if self._credit else BOARD_BUSY_MS
 
     def _speed_changed(self) -> bool:
-        garbage = self._garbage_bytes + self._reader.pending_bytes
+        # A frame may be on its way after a silence: only more than a frame without an end is garbage.
+        endless = self._reader.pending_bytes > MAX_FRAME_BYTES
+        garbage = self._garbage_bytes + (self._reader.pending_bytes if endless else 0)
         return self.rate != 0 and garbage >= RATE_GARBAGE_BYTES
 
     def _blame_rate(self) -> None:

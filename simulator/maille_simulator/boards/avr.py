@@ -206,6 +206,11 @@ class AvrBoard:
         """Sets bytes of the program memory, as a boot loader would."""
         self._ask(struct.pack("<cII", b"f", address, len(data)) + data, 1)
 
+    @property
+    def program_counter(self) -> int:
+        """The byte address of the next instruction: where a program hangs."""
+        return int.from_bytes(self._ask(b"D", 4), "little")
+
     # Stack
 
     @property

@@ -216,10 +216,10 @@ uint8_t Link::set_rate(uint8_t rate) {
   return LINK_RATE;
 }
 
+// A frame may be on its way after a silence: only more than a frame without an end is garbage.
 bool Link::speed_changed(uint16_t now_ms) const {
   return rate_ != 0 && since(heard_ms_, now_ms) >= RATE_GARBAGE_MS &&
-         (garbage_bytes_ >= RATE_GARBAGE_BYTES ||
-          garbage_bytes_ + reader_.pending_bytes() >= RATE_GARBAGE_BYTES);
+         (garbage_bytes_ >= RATE_GARBAGE_BYTES || reader_.pending_bytes() > MAX_FRAME_BYTES);
 }
 
 uint8_t Link::expire(uint16_t now_ms) {

@@ -273,6 +273,7 @@ static int pipe_main(Board *board)
         case 'C': command_counters(board); break;
         case 'X': board_reset(board); put8(1); break;
         case 'L': board->lowest_stack = board->avr->ramend; put8(1); break;
+        case 'D': put32(board->avr->pc); break;
         case 'K': board->watch_stack = 1; put8(1); break;
         default: return 1;
         }
