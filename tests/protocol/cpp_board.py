@@ -18,7 +18,7 @@ ARDUINO = PROTOCOL.parent / "nodes" / "arduino"
 SOURCES = ("link", "framing", "cbor")
 FLAGS = ("-std=c++11", "-Wall", "-Wextra", "-Werror", "-fno-exceptions", "-fno-rtti")
 _SENT, _CLOSED, _OPENED, _SEGMENT, _RATE = 1, 2, 4, 8, 16
-_POLL_MS = 2.0
+_POLL_MS = 5.0
 
 
 @cache

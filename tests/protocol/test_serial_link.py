@@ -42,6 +42,7 @@ def run_many(make_board: Callable[[Hello], Board], first_seed: int, count: int) 
     return recoveries
 
 
+@pytest.mark.timeout(120)
 @both
 def test_every_message_arrives_once_on_a_bad_wire(make_board: Callable[[Hello], Board]) -> None:
     recoveries = run_many(make_board, 0, 150)
@@ -49,7 +50,7 @@ def test_every_message_arrives_once_on_a_bad_wire(make_board: Callable[[Hello], 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 @both
 def test_ten_thousand_histories(make_board: Callable[[Hello], Board]) -> None:
     recoveries = run_many(make_board, 0, 10_000)
@@ -67,6 +68,7 @@ def test_a_clean_wire_repeats_nothing(make_board: Callable[[Hello], Board]) -> N
     assert not world.board_side.lost
 
 
+@pytest.mark.timeout(120)
 @both
 def test_noise_never_wedges_it(make_board: Callable[[Hello], Board]) -> None:
     world = World(7, make_board, faults=Faults(resets=0), messages=20)
