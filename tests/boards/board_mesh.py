@@ -85,15 +85,16 @@ class Board:
         }
         (folder / "maille.json").write_text(json.dumps(made))
         self.process: subprocess.Popen[bytes] | None = None
+        self.program: tuple[str, ...] = ()
+        """What the interpreter runs, before the path of the settings; empty: the node."""
 
     def start(self) -> None:
         """Power on."""
         log = (self.folder / "log").open("ab")
+        settings = str(self.folder / "maille.json")
+        program = self.program or ("-c", f"from maille import main\nmain({settings!r})")
         self.process = subprocess.Popen(
-            [
-                *(micropython(), "-X", f"heapsize={self._heap}", "-c"),
-                f"from maille import main\nmain({str(self.folder / 'maille.json')!r})",
-            ],
+            [micropython(), "-X", f"heapsize={self._heap}", *program, settings],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -129,3 +129,15 @@ def test_the_package_lists_every_module() -> None:
     init = (LIBRARY / "maille" / "__init__.py").read_text("utf-8")
     assert f'__version__ = "{package["version"]}"' in init
     assert f'version="{package["version"]}"' in (LIBRARY / "manifest.py").read_text("utf-8")
+
+
+@pytest.mark.timeout(120)
+def test_noise_is_refused_or_harmless(tmp_path: Path) -> None:
+    """Messages, tensors and models with random damage; models never write beyond their arena."""
+    plain_vectors(ROOT / "protocol" / "vectors", tmp_path)
+    lines = run_on_board("noise.py", tmp_path, 7, 30_000, heap="64m")
+    words = last_words(lines)
+    assert "FAULT" not in words
+    assert int(words["refused"]) + int(words["ran"]) == 90_000
+    assert int(words["refused"]) > 5000
+    assert int(words["ran"]) > 500

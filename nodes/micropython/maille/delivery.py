@@ -27,15 +27,17 @@ class Delivery:
     Args:
         voice: where actions go.
         max_model_bytes: the largest artefact that can be stored.
+        max_chunk_bytes: the largest part that one message can carry.
         in_use: whether a model (by SHA-256) must not be replaced.
     """
 
-    def __init__(self, voice: Voice, max_model_bytes: int, in_use) -> None:
+    def __init__(self, voice: Voice, max_model_bytes: int, max_chunk_bytes: int, in_use) -> None:
         self.models: list = []
         self.sha256s: list = []
         """Of `models`; the same list for ever, so that others may look into it."""
         self._voice = voice
         self._max_model_bytes = max_model_bytes
+        self._max_chunk_bytes = min(codes.MAX_CHUNK_BYTES, max_chunk_bytes)
         self._in_use = in_use
         self._coming: list | None = None
         self._nonce = 0
@@ -113,7 +115,7 @@ class Delivery:
 
     def _want(self, now_ms: int) -> None:
         model = self._coming
-        length = min(codes.MAX_CHUNK_BYTES, model[3] - self._offset)
+        length = min(self._max_chunk_bytes, model[3] - self._offset)
         body = (codes.WANT, model[2], self._nonce, self._offset, length, 0, "", 0)
         self._voice.publish(codes.MODEL_REPORT, body)
         self.want_at_ms = now_ms + self._delay_ms

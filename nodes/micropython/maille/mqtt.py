@@ -135,7 +135,8 @@ class Client:
                 with open(wanted["cafile"], "rb") as file:
                     data = file.read()
             context.verify_mode = tls.CERT_REQUIRED  # type: ignore[attr-defined]
-            context.load_verify_locations(data)
+            for certificate in certificates(data):
+                context.load_verify_locations(certificate)
         else:
             context.verify_mode = tls.CERT_NONE  # type: ignore[attr-defined]
         name = wanted.get("server_hostname", self._host)
@@ -399,6 +400,14 @@ class Client:
             if count is not None:
                 missing -= count
                 self._heard_ms = time.ticks_ms()
+
+
+def certificates(data: bytes) -> list:
+    """The certificates in a file, DER or any number as PEM, which most ports cannot read, as DER."""
+    from binascii import a2b_base64
+
+    blocks = data.split(b"-----BEGIN CERTIFICATE-----")[1:]
+    return [a2b_base64(block.split(b"-----")[0]) for block in blocks] or [data]
 
 
 _REFUSALS = {

@@ -33,7 +33,9 @@ class Node:
     """
 
     def __init__(self, settings: dict) -> None:
-        self._settings = settings
+        self._wifi = settings["wifi"]
+        self._broker = settings["broker"]
+        self._watchdog_s = settings["watchdog_s"]
         kernels = choose(settings["kernels"])
         self._kernels = kernels
         message_bytes = settings["max_message_bytes"]
@@ -48,8 +50,8 @@ class Node:
             settings["user"],
             settings["password"],
             settings["keepalive_s"],
-            message_bytes + 256,
-            message_bytes + 256,
+            message_bytes + 96,  # the longest topic, and the heads
+            message_bytes + 160,  # a will, with user and password
             settings["tls"],
         )
         self._writer = Writer(message_bytes)
@@ -112,10 +114,10 @@ class Node:
         for text in self._store.texts:
             print("maille:", text)
         self._core.handle(core.HOLDS, self._now(), held)
-        if self._settings["watchdog_s"]:
+        if self._watchdog_s:
             import machine
 
-            self._feed = machine.WDT(timeout=1000 * self._settings["watchdog_s"]).feed
+            self._feed = machine.WDT(timeout=1000 * self._watchdog_s).feed
         worker = asyncio.create_task(self._work())
         delay_ms = _FIRST_DELAY_MS
         while not self._core.stopped:
@@ -124,8 +126,8 @@ class Node:
                 await self._connect()
                 delay_ms = _FIRST_DELAY_MS
                 await self._session()
-            except (OSError, MqttError, asyncio.TimeoutError) as error:
-                print("maille: no connection to {}: {}".format(self._settings["broker"], error))
+            except (OSError, ValueError, MqttError, asyncio.TimeoutError) as error:
+                print("maille: no connection to {}: {}".format(self._broker, error))
             self._up = False
             self._client.close()
             await self._do(self._core.handle(core.LINK_DOWN, self._now()))
@@ -139,7 +141,7 @@ class Node:
         worker.cancel()
 
     async def _join_network(self) -> None:
-        wifi = self._settings["wifi"]
+        wifi = self._wifi
         if wifi is None:
             return
         import network
@@ -167,7 +169,7 @@ class Node:
         """From birth to the loss of the connection."""
         self._up = True
         self._broken = ""
-        print("maille: connected to", self._settings["broker"])
+        print("maille: connected to", self._broker)
         await self._do(self._core.handle(core.LINK_UP, self._now()))
         self._listening = asyncio.create_task(self._listen())
         try:
