@@ -157,3 +157,36 @@ def _soak(mesh: RealMesh, tasks: int, faults: int) -> None:
 def test_two_thousand_tasks_with_faults(tmp_path: Path) -> None:
     with real_mesh(tmp_path, "mosquitto") as mesh:
         _soak(mesh, tasks=2000, faults=8)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_thousand_tasks_with_faults(tmp_path: Path) -> None:
+    with real_mesh(tmp_path, "mosquitto") as mesh:
+        _soak(mesh, tasks=20_000, faults=120)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.timeout(60)
+def test_of_two_boards_with_one_id_the_newcomer_stays(tmp_path: Path) -> None:
+    with real_mesh(tmp_path, "mosquitto") as mesh:
+        add_models(mesh)
+        board = start_board(mesh)
+        twin = None
+        try:
+            mesh.wait_ready("pico-1")
+            twin = start_board(mesh, folder="twin")
+            eventually(lambda: not board.running or not twin.running, "one of them stops")
+            winner, loser = (twin, board) if twin.running else (board, twin)
+            assert "another node with this id" in loser.log()
+            mesh.wait_ready("pico-1")
+            assert mesh.deploy("pico-1", "digits-tiny")["state"] == "ready"
+            with mesh.client() as client:
+                answer = client.run("digits-tiny", {"x": random_input(MODEL, 3)}, target="pico-1")
+                assert right(3, answer["y"])
+            assert winner.running
+        finally:
+            board.kill()
+            if twin is not None:
+                twin.kill()

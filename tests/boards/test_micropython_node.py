@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pytest
@@ -41,7 +41,8 @@ from maille_protocol.tiny import encode_model, run
 # amqtt, in this process, leaves cut connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-BROKERS: tuple[Literal["amqtt", "mosquitto", "nats"], ...] = ("amqtt", "mosquitto", "nats")
+Kind: TypeAlias = Literal["amqtt", "mosquitto", "nats"]
+BROKERS: tuple[Kind, ...] = ("amqtt", "mosquitto", "nats")
 MODEL = classifier(1)
 CONTAINER = encode_model(MODEL)
 OTHER = encode_model(classifier(2))
@@ -57,7 +58,7 @@ SENSORS = {
 @asynccontextmanager
 async def mesh(
     folder: Path,
-    kind: Literal["amqtt", "mosquitto", "nats"] = "mosquitto",
+    kind: Kind = "mosquitto",
     *,
     settings: dict[str, object] | None = None,
     heap: str = "256k",
@@ -92,7 +93,7 @@ def expected(seed: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-def test_join_deploy_and_infer(kind: Literal["amqtt", "mosquitto", "nats"], tmp_path: Path) -> None:
+def test_join_deploy_and_infer(kind: Kind, tmp_path: Path) -> None:
     async def story() -> None:
         async with mesh(tmp_path, kind) as (_, coordinator, _switch):
             info = coordinator.info()
@@ -394,31 +395,41 @@ def test_senses(tmp_path: Path) -> None:
     play(story)
 
 
-@pytest.mark.parametrize("kind", BROKERS)
-def test_connections_that_break_or_fall_silent(
-    kind: Literal["amqtt", "mosquitto", "nats"], tmp_path: Path
-) -> None:
-    async def story() -> None:
-        async with mesh(tmp_path, kind, settings={"keepalive_s": 2}) as (_, coordinator, switch):
-            await coordinator.deployed(CONTAINER)
-            good = random_input(MODEL, 7)
-            for births in (2, 3):
-                switch.drop_all()
-                await coordinator.ready(births)
-                result = await coordinator.answer(coordinator.offer(CONTAINER, good))
-                assert outputs(result) == {"y": expected(7)}
-            # The radio is gone: no end learns of it but by silence.
-            switch.cut = True
-            await asyncio.sleep(4)
-            heard = len(coordinator.envelopes)
-            switch.cut = False
+async def _break_and_silence(kind: Kind, folder: Path, keepalive_s: int, silent_s: float) -> None:
+    async with mesh(folder, kind, settings={"keepalive_s": keepalive_s}) as (
+        _,
+        coordinator,
+        switch,
+    ):
+        await coordinator.deployed(CONTAINER)
+        good = random_input(MODEL, 7)
+        for births in (2, 3):
             switch.drop_all()
-            await coordinator.until(lambda: len(coordinator.envelopes) > heard)
-            await coordinator.ready(4)
+            await coordinator.ready(births)
             result = await coordinator.answer(coordinator.offer(CONTAINER, good))
             assert outputs(result) == {"y": expected(7)}
+        # The radio is gone: no end learns of it but by silence.
+        switch.cut = True
+        await asyncio.sleep(silent_s)
+        heard = len(coordinator.envelopes)
+        switch.cut = False
+        switch.drop_all()
+        await coordinator.until(lambda: len(coordinator.envelopes) > heard)
+        await coordinator.ready(4)
+        result = await coordinator.answer(coordinator.offer(CONTAINER, good))
+        assert outputs(result) == {"y": expected(7)}
 
-    play(story)
+
+@pytest.mark.parametrize("kind", BROKERS)
+def test_connections_that_break_or_fall_silent(kind: Kind, tmp_path: Path) -> None:
+    asyncio.run(_break_and_silence(kind, tmp_path, 2, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", BROKERS)
+def test_half_a_minute_without_a_radio(kind: Kind, tmp_path: Path) -> None:
+    asyncio.run(_break_and_silence(kind, tmp_path, 15, 30))
 
 
 def test_hostile_messages_are_counted_and_the_board_lives_on(tmp_path: Path) -> None:
