@@ -32,6 +32,15 @@ from maille_protocol.tiny import ElementType, Window
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """`gain * element + offset` for each element of a tensor; `node` is where it comes from."""
+
+    node: Node
+    gain: Reals
+    offset: Reals
+
+
+@dataclass(frozen=True, slots=True)
 class Value:
     """An ONNX value without its batch: where its elements lie, and what is still to be done."""
 
@@ -39,6 +48,8 @@ class Value:
     positions: Positions
     function: Function | None = None
     labels: tuple[int | str, ...] | None = None
+    scale: Scale | None = None
+    """Gain and offset of each element of the tensor that the next layer is to apply."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,6 +107,10 @@ class Builder:
             )
         return self.graph.constants[name]
 
+    def _data_name(self, node: Node) -> str:
+        """The only input of the node that is not fixed."""
+        return next(name for name in node.inputs if name in self.values)
+
     def is_constant(self, node: Node, index: int) -> bool:
         """Whether this input is fixed."""
         return node.inputs[index] in self.graph.constants
@@ -106,7 +121,7 @@ class Builder:
 
     def alone(self, value: Value) -> bool:
         """Whether nothing else takes this tensor, so that it may still be changed."""
-        return value.tensor not in self._shared and value.function is None
+        return value.tensor not in self._shared and value.function is None and value.scale is None
 
     # --- tensors and operations ---------------------------------------------------------------
 
@@ -131,6 +146,9 @@ class Builder:
 
     def settle_name(self, name: str, value: Value) -> Value:
         """Like `settle` for a value by name."""
+        if value.scale is not None:
+            value = self._scaled(name, value, value.scale)
+            self.define(name, value)
         if value.function is None:
             return value
         key = (value.tensor, name)
@@ -183,6 +201,12 @@ class Builder:
         spread_gain[value.positions.ravel()] = gains
         spread_offset[value.positions.ravel()] = offsets
         output = node.outputs[0]
+        if value.scale is not None:
+            before = value.scale
+            after = spread_gain * before.offset + spread_offset
+            scale = Scale(node, spread_gain * before.gain, after)
+            self.define(output, replace(value, scale=scale))
+            return
         producer = self.producers.get(value.tensor)
         if isinstance(source, InputSource) and self.alone(value) and (spread_gain > 0).all():
             source.offset = source.offset * spread_gain + spread_offset
@@ -204,10 +228,13 @@ class Builder:
             factor, summand = float(gains[0]), float(offsets[0])
             self.apply(node, value, lambda real: real * factor + summand)
             return
-        settled = self.settle_name(node.inputs[0], value) if value.function else value
-        self._scale(node, settled, spread_gain, spread_offset)
+        settled = self.settle_name(self._data_name(node), value)
+        scale = Scale(node, spread_gain, spread_offset)
+        self.define(output, replace(settled, scale=scale))
 
-    def _scale(self, node: Node, value: Value, gain: Reals, offset: Reals) -> None:
+    def _scaled(self, name: str, value: Value, scale: Scale) -> Value:
+        """A layer that does what no other layer took over."""
+        node, gain, offset = scale.node, scale.gain, scale.offset
         count = len(gain)
         candidates = sorted({size for size in (*value.shape, count) if count % size == 0})
         for channels in candidates:
@@ -219,7 +246,7 @@ class Builder:
                 *(1, count // channels, channels, 1, count // channels, channels),
                 *(1, 1, 1, 1, 0, 0),
             )
-            made = self.new_tensor(node.outputs[0], count)
+            made = self.new_tensor(name, count)
             weights = channel_gain[:, np.newaxis]
             self.append(
                 Linear(
@@ -228,12 +255,13 @@ class Builder:
                     depthwise=True,
                 )
             )
-            self.define(node.outputs[0], Value(made, value.positions))
-            return
+            return Value(made, value.positions)
         raise UnsupportedModel(f"{node}: its constants fit no axis of its input")
 
     def apply(self, node: Node, value: Value, function: Function) -> None:
         """The node's output is a function of each element of `value`."""
+        if value.scale is not None:
+            value = self.settle_name(self._data_name(node), value)
         before = value.function
         combined: Function = function if before is None else (lambda real: function(before(real)))
         self.define(node.outputs[0], replace(value, function=combined))

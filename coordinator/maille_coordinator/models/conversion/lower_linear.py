@@ -80,7 +80,9 @@ def _number(node: Node, name: str) -> float:
 
 
 def _product(builder: Builder, node: Node, matrix: Reals, bias: Reals) -> None:
-    value = builder.settle(node)
+    value = builder.value(node)
+    if len(value.shape) != 1 or value.scale is None:
+        value = builder.settle(node)
     if len(value.shape) == 1:
         made = _dense(builder, node, value, matrix, bias, node.outputs[0])
         builder.define(node.outputs[0], made)
@@ -107,6 +109,9 @@ def _dense(
     weights = np.zeros((outputs, builder.program.tensors[value.tensor].count))
     # Elements that the value has more than once get the sum of their weights.
     np.add.at(weights.T, value.positions.ravel(), matrix)
+    if value.scale is not None:
+        bias = bias + weights @ value.scale.offset
+        weights = weights * value.scale.gain
     tensor = builder.new_tensor(output, outputs)
     builder.append(Linear(str(node), (value.tensor,), tensor, weights, bias.copy()))
     return Value(tensor, np.arange(outputs))

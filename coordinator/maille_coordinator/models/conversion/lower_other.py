@@ -152,7 +152,7 @@ def arithmetic(builder: Builder, node: Node) -> None:
     if builder.is_constant(node, 0) or builder.is_constant(node, 1):
         _with_constant(builder, node, operate)
         return
-    first, second = builder.value(node, 0), builder.value(node, 1)
+    first, second = _unscaled(builder, node, 0), _unscaled(builder, node, 1)
     if first.tensor == second.tensor and np.array_equal(first.positions, second.positions):
         one, other = first.function or _same, second.function or _same
         combined = replace(first, function=lambda real: operate(one(real), other(real)))
@@ -170,6 +170,12 @@ def arithmetic(builder: Builder, node: Node) -> None:
     made = builder.new_tensor(node.outputs[0], count)
     builder.append(Sum(str(node), (first.tensor, second.tensor), made))
     builder.define(node.outputs[0], Value(made, first.positions))
+
+
+def _unscaled(builder: Builder, node: Node, index: int) -> Value:
+    """An input whose scale, if one waits, has become a layer; a function still rides along."""
+    value = builder.value(node, index)
+    return builder.settle(node, index) if value.scale is not None else value
 
 
 def _same(real: Reals) -> Reals:
@@ -309,7 +315,7 @@ def _reshaped(builder: Builder, node: Node, value: Value, shape: tuple[int, ...]
 
 def concat(builder: Builder, node: Node) -> None:
     """Concat of views of one tensor, or of the two probabilities of a binary classifier."""
-    values = [builder.value(node, index) for index in range(len(node.inputs))]
+    values = [_unscaled(builder, node, index) for index in range(len(node.inputs))]
     axis = attribute(node.attributes, "axis", 1)
     if len(values) == 1:
         builder.define(node.outputs[0], values[0])
@@ -388,7 +394,7 @@ def arg_max(builder: Builder, node: Node) -> None:
     """ArgMax over a whole flat tensor; of shares it is the same as of what they were made from."""
     if attribute(node.attributes, "select_last_index", 0):
         raise UnsupportedModel(f"{node}: the last of equals; a tiny arg-max takes the first")
-    value = builder.value(node)
+    value = _unscaled(builder, node, 0)
     if max(value.shape, default=1) != value.positions.size:
         raise UnsupportedModel(f"{node}: an arg-max over a part of a tensor: flatten it first")
     choice = _choice(builder, node, _before_monotonic(builder, node, value), node.outputs[0])
@@ -444,7 +450,7 @@ def _label(item: object) -> int | str:
 
 def normalizer(builder: Builder, node: Node) -> None:
     """Normalizer of probabilities that add up to 1 already."""
-    value = builder.value(node)
+    value = _unscaled(builder, node, 0)
     if not isinstance(builder.producers.get(value.tensor), Shares) or value.function is not None:
         raise UnsupportedModel(f"{node}: dividing by a norm has no tiny counterpart: leave it out")
     builder.define(node.outputs[0], value)
@@ -468,7 +474,7 @@ def classify(
 def refuse_integer_input(builder: Builder, value: Value, node: Node) -> InputSource:
     """The model input that a forest reads directly."""
     source = builder.program.tensors[value.tensor]
-    if not isinstance(source, InputSource) or value.function is not None:
+    if not isinstance(source, InputSource) or value.function or value.scale:
         raise UnsupportedModel(
             f"{node}: trees have to read the model's input (scaled at most), not something computed"
         )
