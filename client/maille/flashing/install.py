@@ -13,6 +13,7 @@ from maille.flashing.settings import SETTINGS_FILE, encoded, merged, parse_setti
 
 START_TIMEOUT_S = 90.0
 _LAST_LINES = 12
+_RESTARTED = "soft reboot"
 
 
 class Watcher(Protocol):
@@ -111,10 +112,14 @@ def start_and_wait(
     def over() -> bool:
         return joined or time.monotonic() - started_s > timeout_s
 
+    started = False
     for line in board.follow(stop=over):
         if line:
             lines = [*lines[-_LAST_LINES:], line]
-            watcher.line(line)
+            if started:
+                watcher.line(line)
+            # Before this the prompt greets, which tells a person nothing.
+            started = started or _RESTARTED in line
         if time.monotonic() - looked_s > 0.5:
             looked_s = time.monotonic()
             joined = seen()
