@@ -32,8 +32,12 @@ from maille_node.gateway import port as port_module
 from maille_node.gateway.metrics import metrics_text, serve_metrics
 from maille_protocol import (
     BoardState,
+    Cancel,
     Chunk,
+    Control,
+    ControlOrder,
     ErrorCode,
+    Log,
     ModelFormat,
     ModelOrder,
     ModelReference,
@@ -46,6 +50,7 @@ from maille_protocol import (
     topics,
 )
 from maille_protocol.codes import ModelCommand, ModelState, SenseCommand, SenseMode
+from maille_protocol.serial.messages import BoardLog
 from maille_protocol.tensors import decode_tensors, encode_tensors
 from maille_simulator.boards.serial_board import Plan, SerialBoard
 
@@ -359,6 +364,47 @@ async def test_a_board_that_hangs_is_reset_and_then_given_up(
             board.hushed = False
             board.reset()
             await world.mesh.until(lambda: world.state(board.path) == "online")
+
+
+@in_loop
+async def test_orders_to_a_board(
+    broker: Endpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with plugged(Plan(built_in=(MODEL,))) as [board]:
+        async with gateway(broker, tmp_path, board.path) as world:
+            await world.mesh.ready()
+            board.say(BoardLog(30, "hot\x1b[2J"))
+            await world.mesh.until(lambda: world.count(Log) == 1)
+            assert "it says: hot?[2J" in caplog.text
+            world.mesh.send(topics.NODE_CONTROL, ControlOrder(Control.DRAIN, 0, "service"))
+            await world.mesh.until(lambda: world.mesh.statuses[-1][1].state is NodeState.DRAINING)
+            assert (await world.result(tiny()))[1] is ErrorCode.DRAINING
+            world.mesh.send(topics.NODE_CONTROL, ControlOrder(Control.RESUME, 0, ""))
+            await world.mesh.ready()
+            world.mesh.send(topics.NODE_MODEL, ModelOrder(ModelCommand.CALIBRATE, None, 9))
+            await world.mesh.until(lambda: world.count(ModelReport) == 1)
+            report = world.messages(ModelReport)[0]
+            assert isinstance(report, ModelReport)
+            assert (report.state, report.nonce) == (ModelState.CALIBRATED, 9)
+            boot = world.mesh.statuses[-1][0]
+            world.mesh.send(topics.NODE_CONTROL, ControlOrder(Control.STOP_DUPLICATE, boot, "twin"))
+            await world.mesh.until(lambda: world.state(board.path) == "unfit")
+            assert "another node with this id" in world.service.status()[0].problem
+
+
+@in_loop
+async def test_a_cancelled_task_ends_on_the_board(broker: Endpoint, tmp_path: Path) -> None:
+    with plugged(Plan(built_in=(MODEL,), answers=False)) as [board]:
+        async with gateway(broker, tmp_path, board.path) as world:
+            await world.mesh.ready()
+            [task] = world.mesh.offer(tiny(), [INPUTS])
+            await world.mesh.until(lambda: len(board.offers) == 1)
+            world.mesh.send(topics.NODE_CANCEL, Cancel(((task, 1),)))
+            await world.mesh.until(lambda: board.cancels == board.offers)
+            board.plan.answers = True
+            assert (await world.result(tiny()))[0] is ResultStatus.DONE
+            assert task not in world.mesh.results
 
 
 # --- bad input: a clear message each, the others unharmed ------------------------------------------

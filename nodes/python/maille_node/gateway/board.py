@@ -235,6 +235,7 @@ class BoardCore:
     def _model_changed(self, sha256: bytes, model: Model | None) -> None:
         """A model was installed, or (None) is gone."""
         if model is None:
+            self._models.pop(sha256, None)
             self._feed(node.ModelForgotten(sha256))
         else:
             self._models[sha256] = model
@@ -344,7 +345,9 @@ class BoardCore:
             case board.SenseReading():
                 self._senses.reading(message)
             case board.BoardLog(level, text):
-                self._actions.append(node.Note(min(level, logging.CRITICAL), f"it says: {text}"))
+                # A board may say anything, also what moves a terminal's cursor.
+                shown = "".join(sign if sign.isprintable() else "?" for sign in text)
+                self._actions.append(node.Note(min(level, logging.CRITICAL), f"it says: {shown}"))
                 self._speak(topics.NODE_LOG, Log(min(level, logging.CRITICAL), text))
             case board.Refused():
                 self._refused(message)
