@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from language_world import KEY, Mesh, Weather, answer
@@ -64,6 +65,7 @@ def happen(mesh: Mesh, step: Step, starts: list[SessionStart], cancelled: set[st
             pass
 
 
+@pytest.mark.timeout(120)
 @settings(
     max_examples=60,
     deadline=None,

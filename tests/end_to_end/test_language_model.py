@@ -175,10 +175,3 @@ def test_stages_die_in_the_middle_of_a_sentence(
     mesh: RealMesh, undisturbed: list[str], seed: int
 ) -> None:
     survive(mesh, undisturbed, seed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(7200)
-def test_two_hundred_deaths(mesh: RealMesh, undisturbed: list[str]) -> None:
-    for seed in range(100, 300):
-        survive(mesh, undisturbed, seed)

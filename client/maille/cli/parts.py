@@ -164,6 +164,25 @@ def coordinator(
             help="Cut language models over at least so many nodes, even where one alone is faster.",
         ),
     ] = 1,
+    context_tokens: Annotated[
+        int,
+        typer.Option(
+            "--context",
+            envvar="MAILLE_CONTEXT",
+            min=16,
+            max=1 << 24,
+            help="Tokens of prompt and answer that each language-model session has room for.",
+        ),
+    ] = 4096,
+    sessions: Annotated[
+        int,
+        typer.Option(
+            envvar="MAILLE_SESSIONS",
+            min=1,
+            max=64,
+            help="Sessions of a language model that have room at once.",
+        ),
+    ] = 4,
     name: str = typer.Option("coordinator", help="Its id, where a mesh has several."),
     mesh: MeshOption = None,
     key_file: KeyFileOption = None,
@@ -185,6 +204,8 @@ def coordinator(
         name=name,
         replicas=replicas,
         spread=spread,
+        context_tokens=context_tokens,
+        sessions=sessions,
     )
     from maille_coordinator.server import run_coordinator
 
@@ -213,6 +234,8 @@ def coordinator_settings(
     name: str,
     replicas: int = 1,
     spread: int = 1,
+    context_tokens: int = 4096,
+    sessions: int = 4,
 ) -> "CoordinatorSettings":
     """Settings of a coordinator from what was typed; SettingsError."""
     try:
@@ -251,6 +274,8 @@ def coordinator_settings(
         advertise=advertise,
         language_replicas=replicas,
         language_least_nodes=spread,
+        language_context_tokens=context_tokens,
+        language_sessions=sessions,
     )
 
 

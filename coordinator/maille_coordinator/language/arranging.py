@@ -6,7 +6,7 @@ from maille_coordinator.language.moving import Mover
 from maille_coordinator.language.planning import Planner
 from maille_coordinator.language.records import SessionStart
 from maille_coordinator.language.repair import Repairs
-from maille_coordinator.language.sessions import Sessions
+from maille_coordinator.language.sessions import IMPOSSIBLE_MS, Sessions
 from maille_coordinator.language.state import (
     Model,
     ModelState,
@@ -118,6 +118,8 @@ class Arranger:
         model.state, model.text = ModelState.IMPOSSIBLE, text
         if model.impossible_since_ms is None:
             model.impossible_since_ms = self._world.now_ms
+            at_ms = self._world.now_ms + IMPOSSIBLE_MS
+            self._world.timers.set(("impossible", model.name), at_ms)
 
     def build(self, model: Model, plan: Plan) -> Pipeline:
         """A pipeline as a plan says, with nothing loaded yet."""

@@ -285,6 +285,10 @@ class LanguageCore:
                 pipeline = world.pipelines.get(number)
                 if pipeline is not None:
                     self._spreader.spread(pipeline)
+            case ("impossible", name):
+                for model in list(world.models.values()):
+                    if model.name == name:
+                        self._sessions.refuse_waiting(model)
             case (_, name):
                 for model in list(world.models.values()):
                     if model.name == name:

@@ -66,6 +66,7 @@ _STATUS = {
     "response_exists": 409,
     "queue_full": 429,
     "model_impossible": 503,
+    "model_unavailable": 503,
     "cache_too_small": 507,
 }
 
@@ -330,6 +331,8 @@ class LanguageService:
             raise ServiceError(_STATUS[code], code, text)
         async with contextlib.aclosing(self._follow(answer, 0)) as pieces:
             async for piece in pieces:
+                if piece.error and not answer.count and piece.error_code in _STATUS:
+                    raise ServiceError(_STATUS[piece.error_code], piece.error_code, piece.error)
                 yield piece
 
     async def resume(self, response_id: str, from_index: int = 0) -> AsyncIterator[TextPiece]:

@@ -23,7 +23,7 @@ _WRITE_EVERY_MS = 250.0
 _WRITE_TOKENS = 32
 _RESEND_EVERY_MS = 50.0
 _CLOSE_AGAIN_MS = 700.0
-_IMPOSSIBLE_MS = 5000.0
+IMPOSSIBLE_MS = 5000.0
 """Nodes that start one after the other come within this time."""
 _MAX_FAILURES = 8
 """Repairs of one session without a token between them."""
@@ -102,13 +102,20 @@ class Sessions:
                 "max_tokens, or start the coordinator with a larger --context"
             )
         since_ms = model.impossible_since_ms
-        if since_ms is not None and world.now_ms - since_ms >= _IMPOSSIBLE_MS:
+        if since_ms is not None and world.now_ms - since_ms >= IMPOSSIBLE_MS:
             return "model_impossible", model.text
         if len(model.queue) >= world.limits.max_queued:
             return "queue_full", (
                 f"{len(model.queue)} generations wait already: try again when some have ended"
             )
         return None
+
+    def refuse_waiting(self, model: Model) -> None:
+        """No nodes can hold the model, and that stays so: those that have not begun need not wait."""
+        if model.impossible_since_ms is None:
+            return
+        for session in [session for session in model.queue if not session.tokens]:
+            self.end(session, "error", "model_impossible", model.text)
 
     def _room(self, model: Model) -> int:
         if model.pipeline is not None:

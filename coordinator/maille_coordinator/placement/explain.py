@@ -134,9 +134,17 @@ def _single(plan: Plan) -> str:
     node, given = plan.best_single
     if len(plan.stages) == 1 and plan.stages[0].node == node:
         return f"{node} alone is the best: no split is faster"
+    ours = plan.prediction.tokens_per_s
+    slower = plan.wish.objective is Objective.THROUGHPUT and ours < given.tokens_per_s
     return (
         f"best single node: {node} with {_rate(given, plan.wish)}; this plan gives "
         f"{_rate(plan.prediction, plan.wish)}"
+        + (
+            f", and {ours:.1f} instead of {given.tokens_per_s:.1f} tokens/s to a session alone: "
+            "leave out --spread if that is what counts"
+            if slower
+            else ""
+        )
     )
 
 
