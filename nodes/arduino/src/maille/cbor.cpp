@@ -87,6 +87,8 @@ void CborWriter::head(uint8_t major, uint32_t value) {
   }
 }
 
+void CborWriter::small(uint8_t value) { head(0x00, value); }
+
 void CborWriter::copy(const uint8_t* bytes, uint16_t size) {
   if (capacity_ - size_ < size) {
     failed_ = true;

@@ -47,6 +47,8 @@ class CborWriter {
   CborWriter(uint8_t* bytes, uint16_t capacity) : bytes_(bytes), capacity_(capacity) {}
 
   void number(uint32_t value) { head(0x00, value); }
+  // The same for what fits 8 bits: less code at each call on an AVR.
+  void small(uint8_t value);
   void boolean(bool value) { byte(value ? 0xF5 : 0xF4); }
   void null() { byte(0xF6); }
   void array(uint16_t elements) { head(0x80, elements); }

@@ -1,3 +1,6 @@
+#ifdef __AVR__
+#pragma GCC optimize("O2")  // speed counts here
+#endif
 #include "kernels.h"
 
 #include <string.h>

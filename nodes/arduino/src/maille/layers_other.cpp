@@ -1,3 +1,6 @@
+#ifdef __AVR__
+#pragma GCC optimize("O2")  // speed counts here
+#endif
 #include "layer_fields.h"
 #include "requantise.h"
 
@@ -80,6 +83,14 @@ void run_arg_max(Cursor& cursor, const Place& place) {
   const uint8_t *x = elements(cursor, place, place.input, static_cast<uint32_t>(count) << type);
   uint8_t *y = elements(cursor, place, place.output, 1);
   if (y == nullptr || cursor.failed()) {
+    return;
+  }
+  if (type == ELEMENT_UINT8) {
+    const uint8_t* best = x;
+    for (const uint8_t* at = x; at != x + count; at++) {
+      if (*at > *best) best = at;
+    }
+    *y = static_cast<uint8_t>(best - x);
     return;
   }
   uint16_t best = 0;

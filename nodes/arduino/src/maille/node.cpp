@@ -1,8 +1,8 @@
 #include "node.h"
 
-#include <string.h>
+#include "measure.h"
 
-#include "kernels.h"
+#include <string.h>
 
 namespace maille {
 
@@ -13,7 +13,6 @@ constexpr uint16_t LOAD_MS = 1000;
 // Longer runs are announced: a board that says nothing for 100 ms counts as gone.
 constexpr uint32_t SILENT_RUN_US = 60000;
 constexpr uint8_t NOTHING_TO_REPORT = 0xFF;
-constexpr uint8_t MEASURED_INPUTS = 64, MEASURED_OUTPUTS = 32;
 constexpr uint8_t MAX_BUILT_IN = 8;
 const char SOFTWARE[] = "maille 0.1.0";
 
@@ -35,31 +34,8 @@ void Node::begin(const NodeConfig& config, const Platform& platform, const LinkC
       usable_ |= static_cast<uint8_t>(1 << i);
     }
   }
-  measure();
+  centicycles_ = measured_centicycles(platform_.micros, config_->clock_hz, arena_, arena_bytes_);
   link_.begin(link, platform.write, nullptr, static_cast<uint16_t>(now_ms));
-}
-
-// Times one dense layer whose weights are whatever lies at the start of the flash.
-void Node::measure() {
-  if (arena_bytes_ < MEASURED_INPUTS + MEASURED_OUTPUTS || platform_.micros == nullptr) return;
-  tiny::DenseJob job;
-  memset(&job, 0, sizeof job);
-#ifdef __AVR__
-  job.weights = job.channels = nullptr;
-#else
-  static const uint8_t some[MEASURED_INPUTS * MEASURED_OUTPUTS] = {1};
-  job.weights = job.channels = some;
-#endif
-  job.x = arena_;
-  job.y = arena_ + MEASURED_INPUTS;
-  job.inputs = MEASURED_INPUTS;
-  job.outputs = MEASURED_OUTPUTS;
-  job.high = 255;
-  const uint32_t start_us = platform_.micros();
-  tiny::dense(job, Memory::FLASH, false);
-  const uint32_t us = platform_.micros() - start_us;
-  const uint32_t megahertz = config_->clock_hz / 1000000;
-  centicycles_ = static_cast<uint16_t>(us * megahertz * 25 / (MEASURED_INPUTS * MEASURED_OUTPUTS / 4));
 }
 
 void Node::receive(uint8_t byte, uint32_t now_ms) {
@@ -77,7 +53,12 @@ void Node::link_events(uint8_t events) {
 uint32_t Node::new_baud() {
   if (!rate_changed_) return 0;
   rate_changed_ = false;
-  return LINK_BAUDS[link_.rate()];
+  switch (link_.rate()) {  // a table would take RAM
+    case 1: return 250000;
+    case 2: return 500000;
+    case 3: return 1000000;
+    default: return 115200;
+  }
 }
 
 // Neither tasks nor senses outlive a session; the host orders them again.
@@ -133,7 +114,9 @@ void Node::message() {
       case REPORT:
         good = count == 1 && fields.done();
         if (good) {
-          if (code == CALIBRATE && task_ == FREE) measure();
+          if (code == CALIBRATE && task_ == FREE) {
+            centicycles_ = measured_centicycles(platform_.micros, config_->clock_hz, arena_, arena_bytes_);
+          }
           report_ = 0;
         }
         break;
@@ -273,18 +256,18 @@ bool Node::say(CborWriter& out) {
     memmove(answer_, answer_ + 1, answers_ * sizeof *answer_);
     if (first.code == RESULT) {
       out.array(6);
-      out.number(RESULT);
+      out.small(RESULT);
       out.number(first.handle);
-      out.number(first.about);
-      out.number(first.error);
-      out.number(0);
+      out.small(first.about);
+      out.small(first.error);
+      out.small(0);
       out.array(0);
     } else {
       out.array(4);
-      out.number(REFUSED);
-      out.number(first.about);
+      out.small(REFUSED);
+      out.small(first.about);
       out.number(first.handle);
-      out.number(first.error);
+      out.small(first.error);
     }
     return true;
   }
@@ -343,8 +326,8 @@ void Node::say_info(CborWriter& out) {
   if (delivery_ != nullptr && delivery_->held(model, sha256)) models++;
   const NodeConfig& config = *config_;
   out.array(20);
-  out.number(INFO);
-  out.number(NODE_ARDUINO);
+  out.small(INFO);
+  out.small(NODE_ARDUINO);
   out.text(config.name);
   out.text(SOFTWARE);
   out.text(config.mcu);
@@ -353,9 +336,9 @@ void Node::say_info(CborWriter& out) {
   out.number(config.flash_free);
   out.number(config.ram_bytes);
   out.number(platform_.free_ram());
-  out.number(SLOTS);
-  out.number(tiny::FORMAT_VERSION);
-  out.number(delivery_ != nullptr ? delivery_->max_models() : 0);
+  out.small(SLOTS);
+  out.small(tiny::FORMAT_VERSION);
+  out.small(delivery_ != nullptr ? delivery_->max_models() : 0);
   out.number(delivery_ != nullptr ? delivery_->max_model_bytes() : 0);
   out.number(arena_bytes_);
   out.bytes(config.identity, sizeof config.identity);
@@ -363,18 +346,18 @@ void Node::say_info(CborWriter& out) {
   out.array(centicycles_ != 0 ? 1 : 0);
   if (centicycles_ != 0) {
     out.array(2);
-    out.number(KERNEL_DENSE);
+    out.small(KERNEL_DENSE);
     out.number(centicycles_);
   }
-  out.number(senses_ != nullptr ? senses_->sensor_count() : 0);
-  out.number(models);
+  out.small(senses_ != nullptr ? senses_->sensor_count() : 0);
+  out.small(models);
 }
 
 void Node::say_model(CborWriter& out, uint8_t slot, uint16_t size, const uint8_t* sha256,
                      bool in_flash) const {
   out.array(5);
-  out.number(MODEL);
-  out.number(slot);
+  out.small(MODEL);
+  out.small(slot);
   out.number(size);
   uint8_t* digest = out.bytes(32);
   for (uint8_t i = 0; digest != nullptr && i < 32; i++) {
@@ -399,10 +382,10 @@ void Node::say_result(CborWriter& out) {
   for (;;) {
     const bool done = task_error_ == ERROR_NONE;
     out.array(6);
-    out.number(RESULT);
+    out.small(RESULT);
     out.number(task_handle_);
-    out.number(done ? RESULT_DONE : RESULT_FAILED);
-    out.number(task_error_);
+    out.small(done ? RESULT_DONE : RESULT_FAILED);
+    out.small(task_error_);
     out.number(last_run_us_);
     if (done) {
       write_outputs(out, model);
@@ -418,10 +401,10 @@ void Node::say_result(CborWriter& out) {
 
 void Node::say_load(CborWriter& out) {
   out.array(8);
-  out.number(LOAD);
+  out.small(LOAD);
   out.number(now_ms_);
-  out.number(0);
-  out.number(0);
+  out.small(0);
+  out.small(0);
   out.number(last_run_us_);
   out.number(platform_.free_ram());
   out.number(link_.bad());

@@ -159,7 +159,6 @@ class Node {
                  bool in_flash) const;
   void say_result(CborWriter& out);
   void say_load(CborWriter& out);
-  void measure();
 
   const BuiltInModel* models_ = nullptr;
   DeliveryExtension* delivery_ = nullptr;
