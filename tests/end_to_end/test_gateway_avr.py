@@ -3,7 +3,6 @@
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from sklearn.datasets import load_digits
 
 from maille_node.firmware import avr
 from maille_node.firmware.targets import UNO
-from maille_protocol.tiny import Model, decode_model, quantise_inputs, run
+from maille_protocol.tiny import Model, decode_model, dequantise_outputs, quantise_inputs, run
+from maille_simulator.boards.runner_build import runner_path
 
 SKETCH = Path(__file__).parents[2] / "nodes" / "arduino" / "examples" / "DigitsOnUno"
 TASKS = 20
@@ -33,21 +33,21 @@ def document() -> bytes:
 
 
 class Uno:
-    """The simulated board's process."""
+    """The simulated board's process, in real time on a pseudo terminal."""
 
     def __init__(self, elf: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "maille_simulator.boards.avr_serial", "uno", str(elf)],
+            [str(runner_path()), UNO.mcu, str(UNO.clock_hz), str(elf), "--pty", "1"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        assert self._process.stdout is not None
-        self.path = self._process.stdout.readline().strip()
+        assert self._process.stderr is not None
+        self.path = self._process.stderr.readline().removeprefix("pty ").strip()
 
     def reset(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write("reset\n")
+        self._process.stdin.write("x")
         self._process.stdin.flush()
 
     def close(self) -> None:
@@ -79,23 +79,23 @@ def state_of_the_uno(mesh: RealMesh) -> str:
     return next((str(node["state"]) for node in nodes if node["node"].startswith("digits")), "")
 
 
-def integers(model: Model, image: np.ndarray) -> dict[str, np.ndarray]:
-    """An image as the model takes it."""
-    described = model.description.inputs[0]
-    real = image.reshape(described.shape).astype(np.float32)
-    return dict(quantise_inputs(model, {described.name: real}))
-
-
-def expected(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, list[int]]:
-    """What NumPy makes of it."""
-    outputs = run(model, list(inputs.values()))
-    names = [description.name for description in model.description.outputs]
-    return {name: array.tolist() for name, array in zip(names, outputs, strict=True)}
+def expected(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, list[object]]:
+    """What NumPy makes of it, in real numbers."""
+    outputs = run(model, list(quantise_inputs(model, inputs).values()))
+    named = {
+        description.name: array.reshape(description.tiny_shape)
+        for description, array in zip(model.description.outputs, outputs, strict=True)
+    }
+    return {key: array.ravel().tolist() for key, array in dequantise_outputs(model, named).items()}
 
 
 def classify(mesh: RealMesh, model: Model, first: int, uno: Uno | None = None) -> None:
     """Tasks through the whole mesh; with a board, it is reset amid them."""
-    cases = [integers(model, image) for image in load_digits().data[first : first + TASKS]]
+    described = model.description.inputs[0]
+    cases = [
+        {described.name: image.reshape(described.shape).astype(np.float32)}
+        for image in load_digits().data[first : first + TASKS]
+    ]
     with mesh.client() as client:
         futures = [client.submit("digits-uno", case) for case in cases]
         if uno is not None:
