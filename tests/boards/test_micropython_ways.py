@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -199,3 +200,61 @@ def test_constants_are_put_in_place_line_by_line() -> None:
         made = inlined(name, text, constants)
         assert made.count("\n") == text.count("\n")
         assert inlined(name, made, constants) == made
+
+
+@pytest.mark.timeout(60)
+def test_a_fault_of_the_node_itself_ends_it_so_that_it_starts_anew(tmp_path: Path) -> None:
+    """`main.py` resets the board then; a part that died alone would leave it deaf for ever."""
+
+    async def story() -> None:
+        broker = await start_broker("mosquitto", port=0, data_directory=tmp_path / "broker")
+        async with broker:
+            board = Board(tmp_path / "board", broker.endpoint.port)
+            board.program = (str(SCRIPTS / "fails.py"),)
+            try:
+                async with peer(broker.endpoint) as coordinator:
+                    board.start()
+                    await coordinator.ready()
+                    coordinator.deploy(CONTAINER)
+                    await coordinator.until(lambda: not board.running)
+                    assert "RuntimeError: a fault of the node's own" in board.log()
+                    board.program = ()
+                    board.start()
+                    await coordinator.ready(births=2)
+                    report = await coordinator.deployed(CONTAINER, nonce=2)
+                    assert report.state is ModelState.READY
+            finally:
+                board.kill()
+
+    asyncio.run(story())
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("moment", ["before it starts", "while it runs"])
+def test_a_person_can_interrupt_the_board(moment: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        broker = await start_broker("mosquitto", port=0, data_directory=tmp_path / "broker")
+        async with broker:
+            board = Board(tmp_path, broker.endpoint.port)
+            # On a board, -i is what is there anyway: the REPL when main.py ends.
+            board.program = (str(LIBRARY / "main.py"),)
+            try:
+                async with peer(broker.endpoint) as coordinator:
+                    board.start()
+                    if moment == "while it runs":
+                        await coordinator.ready()
+                    else:
+                        async with asyncio.timeout(10):
+                            while "starts in 2 s" not in board.log():  # noqa: ASYNC110 - a file
+                                await asyncio.sleep(0.02)
+                    assert board.process is not None
+                    board.process.send_signal(signal.SIGINT)
+                    await coordinator.until(lambda: not board.running)
+                    births = bool(coordinator.said(NodeStatus))
+                    assert births == (moment == "while it runs")
+                    words = "stopped by hand" if births else "KeyboardInterrupt"
+                    assert words in board.log()
+            finally:
+                board.kill()
+
+    asyncio.run(story())

@@ -23,6 +23,7 @@ _HOLD_UP_MS = 5
 
 _FIRST_DELAY_MS = 75
 _MAX_DELAY_MS = 5000
+_GOOD_CONNECTION_MS = 2000
 
 
 class Node:
@@ -96,7 +97,7 @@ class Node:
         self._listening: asyncio.Task | None = None
         self._broken = ""
         self.stop_text = ""
-        self._feed = _nothing
+        self._fatal: Exception | None = None
         gc.collect()
 
     def _now(self) -> int:
@@ -114,31 +115,51 @@ class Node:
         for text in self._store.texts:
             print("maille:", text)
         self._core.handle(core.HOLDS, self._now(), held)
+        others = [asyncio.create_task(self._guarded(self._work()))]
         if self._watchdog_s:
-            import machine
-
-            self._feed = machine.WDT(timeout=1000 * self._watchdog_s).feed
-        worker = asyncio.create_task(self._work())
+            others.append(asyncio.create_task(self._watch()))
         delay_ms = _FIRST_DELAY_MS
         while not self._core.stopped:
+            began_ms = self._now()
             try:
                 await self._join_network()
                 await self._connect()
-                delay_ms = _FIRST_DELAY_MS
+                began_ms = self._now()
                 await self._session()
             except (OSError, ValueError, MqttError, asyncio.TimeoutError) as error:
                 print("maille: no connection to {}: {}".format(self._broker, error))
             self._up = False
             self._client.close()
             await self._do(self._core.handle(core.LINK_DOWN, self._now()))
+            if self._fatal is not None:
+                raise self._fatal
+            if self._now() - began_ms > _GOOD_CONNECTION_MS:
+                # Shorter ones go on backing off: two boards with one id push each other out.
+                delay_ms = _FIRST_DELAY_MS
             pause_ms = int(delay_ms * (0.5 + random.random()))
             delay_ms = min(2 * delay_ms, _MAX_DELAY_MS)
             while pause_ms > 0 and not self._core.stopped:
-                self._feed()
                 await asyncio.sleep_ms(min(pause_ms, 250))
                 pause_ms -= 250
                 await self._do(self._core.handle(core.TICK, self._now()))
-        worker.cancel()
+        for task in others:
+            task.cancel()
+
+    async def _guarded(self, work) -> None:
+        """Run a task of the node; what nobody foresaw ends the node, never the task alone."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001
+            self._fatal = error
+
+    async def _watch(self) -> None:
+        """Feed the watchdog for as long as the event loop turns and nothing is broken."""
+        import machine
+
+        watchdog = machine.WDT(timeout=1000 * self._watchdog_s)
+        while self._fatal is None:
+            watchdog.feed()
+            await asyncio.sleep_ms(250)
 
     async def _join_network(self) -> None:
         wifi = self._wifi
@@ -152,7 +173,6 @@ class Node:
         station.active(True)
         station.connect(wifi["ssid"], wifi["password"])
         for _ in range(200):
-            self._feed()
             if station.isconnected():
                 return
             await asyncio.sleep_ms(100)
@@ -171,7 +191,7 @@ class Node:
         self._broken = ""
         print("maille: connected to", self._broker)
         await self._do(self._core.handle(core.LINK_UP, self._now()))
-        self._listening = asyncio.create_task(self._listen())
+        self._listening = asyncio.create_task(self._guarded(self._listen()))
         try:
             await self._keep_time()
         finally:
@@ -183,8 +203,9 @@ class Node:
         """Ticks, pings and the watchdog; MqttError when the connection is of no use any more."""
         ping_at_ms = 0
         while not self._core.stopped:
-            self._feed()
             now_ms = self._now()
+            if self._fatal is not None:
+                raise MqttError("the node failed")
             if self._broken:
                 raise MqttError(self._broken)
             if now_ms >= ping_at_ms:
@@ -330,7 +351,6 @@ class Node:
                 took_us = time.ticks_diff(time.ticks_us(), began)
                 run_us += took_us
                 if took_us > 1000 * _HOLD_UP_MS:
-                    self._feed()
                     await asyncio.sleep_ms(0)
             writer = self._content
             writer.at = 0
@@ -360,10 +380,6 @@ def _free_memory() -> int:
     """Bytes that are free once everything that is not needed is freed."""
     gc.collect()
     return gc.mem_free()
-
-
-def _nothing() -> None:
-    """For boards without a watchdog."""
 
 
 def _chip() -> str:
