@@ -9,8 +9,11 @@ import select
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +57,20 @@ def maille_command(mesh: RealMesh, *arguments: str) -> "subprocess.CompletedProc
     )
 
 
+def post(mesh: RealMesh, body: dict[str, object]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{mesh.http_url}/api/tasks",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as error:
+        found = json.load(error)
+    return found
+
+
 @contextlib.contextmanager
 def mesh_with_board(
     directory: Path, kind: str, *options: str
@@ -88,6 +105,18 @@ def test_a_tiny_model_on_a_board_and_on_a_pc_gives_the_same(tmp_path: Path, kind
         task = client.submit("digits-tiny", image)
         assert task.result(20)["class"].tolist() == wanted.tolist()
         assert client.result(task.id)["class"].tolist() == wanted.tolist()
+        told = post(
+            mesh,
+            {"model": "switch", "inputs": [{"x": [0.1]}, {"x": [[0.9]]}], "target": "pico-1"},
+        )
+        assert [found["outputs"] for found in told["tasks"]] == [
+            {"class": ["low"]},
+            {"class": ["high"]},
+        ]
+        shown = mesh.get(f"/api/tasks/{told['tasks'][0]['task_id']}")
+        assert shown["outputs"] == {"class": ["low"]}
+        refused = post(mesh, {"model": "switch", "inputs": {"y": [0.1]}})
+        assert refused["error"]["code"] == "input_name"
         assert "tiny" in {model.format for model in client.models.list()}
 
 
