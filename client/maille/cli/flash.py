@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from maille.cli.common import (
 )
 from maille.cli.parts import broker_login
 from maille.errors import SettingsError
+from maille.flashing.arduino import make_firmware, target_of, write_arduino
 from maille.flashing.boards import BOARDS, BoardKind, Writer, board_kind
 from maille.flashing.errors import BoardNotFound, BoardSilent
 from maille.flashing.firmware import check_firmware, write_firmware
@@ -86,6 +88,14 @@ def flash(
         str | None,
         typer.Option(help="The broker as the board reaches it; else the mesh's own address."),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Arduino: a model in the tiny format to build into the firmware."),
+    ] = None,
+    sketch: Annotated[
+        Path | None,
+        typer.Option(help="Arduino: a sketch of your own; else the one that runs a model."),
+    ] = None,
     library: LibraryOption = None,
     wait_s: Annotated[
         float, typer.Option(help="How long to wait for it in the mesh; 0 does not wait.", min=0)
@@ -98,6 +108,14 @@ def flash(
     """Make a board on a cable a node: firmware, library, settings, and a wait until it has joined."""
     board = board_kind(kind)
     show = Shown(as_json=as_json)
+    if board.writer is Writer.AVRDUDE:
+        _flash_arduino(board, port, model, sketch, show, as_json=as_json)
+        return
+    if model is not None or sketch is not None:
+        raise SettingsError(
+            f"--model and --sketch are for Arduino boards; the {board.title} gets models from the "
+            "mesh: maille models deploy."
+        )
     folder = library_folder(library)
     if firmware is not None:
         check_firmware(firmware, board)
@@ -153,6 +171,46 @@ def flash(
         show.say(
             f"[green]{identity} has joined[/] after {took_s:.1f} s. See it with `maille nodes`."
         )
+
+
+def _flash_arduino(
+    board: BoardKind,
+    port: str | None,
+    model: Path | None,
+    sketch: Path | None,
+    show: "Shown",
+    *,
+    as_json: bool,
+) -> None:
+    """Build or take a firmware, say what it needs, write it."""
+    target = target_of(board.name)
+    place = choose_port(port, board, list_ports())
+    with tempfile.TemporaryDirectory(prefix="maille-firmware-") as folder:
+        firmware = make_firmware(target, Path(folder), model=model, sketch=sketch)
+        show.say(f"{firmware.summary(target)}\n(made by {firmware.made_by})")
+        show.say(f"writing to {place}")
+        write_arduino(firmware, target, place)
+    if as_json:
+        output.print_json(
+            {
+                "board": board.name,
+                "port": place,
+                "made_by": firmware.made_by,
+                "flash_bytes": firmware.flash_bytes,
+                "flash_left_bytes": _left(target.flash_bytes, firmware.flash_bytes),
+                "ram_bytes": firmware.ram_bytes,
+                "ram_left_bytes": _left(target.ram_bytes, firmware.ram_bytes),
+            }
+        )
+    else:
+        show.say(
+            f"[green]The {board.title} is written.[/] It joins the mesh through a gateway on the "
+            "computer that it hangs on: maille gateway"
+        )
+
+
+def _left(whole: int, used: int | None) -> int | None:
+    return None if used is None else whole - used
 
 
 def _opened(board: BoardKind, port: str | None, firmware: Path | None) -> BoardRepl:

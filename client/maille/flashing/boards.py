@@ -11,6 +11,7 @@ class Writer(Enum):
 
     ESPTOOL = "esptool"
     UF2 = "uf2"
+    AVRDUDE = "avrdude"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ _FTDI = (0x0403, None)
 _ESPRESSIF = (0x303A, None)
 _MICROPYTHON = (0xF055, None)
 _RASPBERRY_PI = (0x2E8A, None)
+_ARDUINO = ((0x2341, None), (0x2A03, None))
 
 BOARDS: dict[str, BoardKind] = {
     kind.name: kind
@@ -65,6 +67,21 @@ BOARDS: dict[str, BoardKind] = {
             Writer.UF2,
             (_RASPBERRY_PI, _MICROPYTHON),
             "https://micropython.org/download/RPI_PICO_W/",
+        ),
+        *(
+            BoardKind(
+                name,
+                title,
+                Writer.AVRDUDE,
+                (*_ARDUINO, _WCH_CH34X, _FTDI),
+                firmware_page="",
+                has_wifi=False,
+            )
+            for name, title in (
+                ("uno", "Arduino Uno"),
+                ("nano", "Arduino Nano"),
+                ("mega", "Arduino Mega 2560"),
+            )
         ),
     )
 }

@@ -99,19 +99,21 @@ def find_toolchain() -> Toolchain:
 
 
 def library_directory() -> Path:
-    """The Arduino library `nodes/arduino`, beside this package in a checkout.
+    """The Arduino library `nodes/arduino`, beside this package in a checkout, in it in a wheel.
 
     Raises:
         FirmwareError: this installation came without it.
     """
     named = os.environ.get("MAILLE_ARDUINO_LIBRARY")
-    directory = Path(named) if named else Path(__file__).resolve().parents[3] / "arduino"
-    if not (directory / "library.properties").is_file():
-        raise FirmwareError(
-            "the Arduino library is not part of this installation; set MAILLE_ARDUINO_LIBRARY to the "
-            "folder nodes/arduino of a checkout of Maille"
-        )
-    return directory
+    here = Path(__file__).resolve()
+    places = [Path(named)] if named else [here.parents[3] / "arduino", here.parent / "arduino"]
+    for directory in places:
+        if (directory / "library.properties").is_file():
+            return directory
+    raise FirmwareError(
+        "the Arduino library is not part of this installation; set MAILLE_ARDUINO_LIBRARY to the "
+        "folder nodes/arduino of a checkout of Maille"
+    )
 
 
 def cache_directory() -> Path:
@@ -249,7 +251,11 @@ def build(
     if not main.is_file() or main.read_text(encoding="utf-8") != source:
         main.write_text(source, encoding="utf-8")
     ours = (*include, library)
-    objects = [_compile(toolchain, target, main, (sketch.parent, *ours, *system), extra, own=False)]
+    objects = [
+        _compile(
+            toolchain, target, main, (*include, sketch.parent, library, *system), extra, own=False
+        )
+    ]
     sources = sorted(p for p in library.rglob("*") if p.suffix in {".c", ".cpp", ".S"})
     # Only the outermost files see Arduino.h, which does not compile without warnings.
     objects += [

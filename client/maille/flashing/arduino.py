@@ -1,0 +1,150 @@
+"""Firmware of Arduino boards: built here where a compiler is, else the one that came along; avrdude."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from maille.errors import InputError, SettingsError
+from maille.flashing.errors import BoardFailed
+from maille_node.firmware import avr
+from maille_node.firmware.header import model_header
+from maille_node.firmware.targets import TARGETS, AvrTarget
+from maille_protocol import WireError
+
+SKETCH = "DigitsOnUno"
+_MODEL_NAME = "model"
+_WRITE_TIMEOUT_S = 120.0
+# Nanos made before 2018 have a boot loader of half the speed.
+_OTHER_BAUDS = {"nano": (57_600,)}
+
+
+@dataclass(frozen=True, slots=True)
+class ArduinoFirmware:
+    """What can be written: an image, and what it takes of the board (None where nobody measured)."""
+
+    hex: Path
+    made_by: str
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+
+    def summary(self, target: AvrTarget) -> str:
+        """Flash and RAM used and left, for people."""
+        if self.flash_bytes is None or self.ram_bytes is None:
+            return f"ready-made firmware for the {target.title}"
+        return avr.Build(self.hex, self.hex, self.flash_bytes, self.ram_bytes, target).summary()
+
+
+def make_firmware(
+    target: AvrTarget, output: Path, *, model: Path | None = None, sketch: Path | None = None
+) -> ArduinoFirmware:
+    """The firmware for a board, from the best that this machine has.
+
+    avr-gcc with the Arduino core, else arduino-cli, else the ready-made image, which has the
+    digits in it and takes no other model.
+
+    Args:
+        target: the board.
+        output: a folder to build in.
+        model: a model in the tiny format, in place of the sketch's own.
+        sketch: an .ino file; else the example that runs a built-in model.
+
+    Raises:
+        InputError: the model cannot be read, or is none in the tiny format.
+        SettingsError: nothing here can build, and there is no ready-made image for it.
+        BoardFailed: the firmware does not compile or does not fit the board.
+    """
+    source = sketch or avr.library_directory() / "examples" / SKETCH / f"{SKETCH}.ino"
+    if not source.is_file():
+        raise InputError(f"there is no sketch {source}")
+    include: tuple[Path, ...] = ()
+    if model is not None:
+        include = (_model_folder(model, output / "model"),)
+    try:
+        avr.find_toolchain()
+    except avr.FirmwareError as error:
+        missing = error
+    else:
+        try:
+            built = avr.build(source, target, output, include=include)
+        except avr.FirmwareError as error:
+            raise BoardFailed(str(error)) from error
+        return ArduinoFirmware(built.hex, "avr-gcc", built.flash_bytes, built.ram_bytes)
+    if shutil.which("arduino-cli") is not None:
+        return _with_arduino_cli(source, target, output, include)
+    ready = avr.library_directory() / "extras" / "firmware" / f"{target.mcu}.hex"
+    if model is None and sketch is None and ready.is_file():
+        return ArduinoFirmware(ready, "the release")
+    raise SettingsError(f"A firmware of your own has to be built here, and {missing}.")
+
+
+def _model_folder(model: Path, folder: Path) -> Path:
+    try:
+        header = model_header(model.read_bytes(), _MODEL_NAME)
+    except OSError as error:
+        raise InputError(f"{model} cannot be read: {error.strerror}") from error
+    except WireError as error:
+        raise InputError(
+            f"{model} is no model in the tiny format ({error}). Make one with: maille models convert"
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{_MODEL_NAME}.h").write_text(header, encoding="utf-8")
+    return folder
+
+
+def _with_arduino_cli(
+    source: Path, target: AvrTarget, output: Path, include: tuple[Path, ...]
+) -> ArduinoFirmware:
+    with tempfile.TemporaryDirectory() as folder:
+        # arduino-cli wants the sketch's folder to bear its name, and reads headers from there.
+        copy = Path(folder) / source.stem
+        shutil.copytree(source.parent, copy)
+        for extra in include:
+            shutil.copytree(extra, copy, dirs_exist_ok=True)
+        command = ["arduino-cli", "compile", "--fqbn", target.fqbn]
+        command += ["--library", str(avr.library_directory()), "--output-dir", str(output)]
+        done = subprocess.run([*command, str(copy)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BoardFailed(f"arduino-cli could not build it:\n{done.stderr.strip()[-2000:]}")
+    used = [int(number) for number in re.findall(r"\b(?:uses|use) (\d+) bytes", done.stdout)]
+    flash, ram, *_ = (*used, None, None)
+    return ArduinoFirmware(output / f"{source.name}.hex", "arduino-cli", flash, ram)
+
+
+def write_arduino(firmware: ArduinoFirmware, target: AvrTarget, port: str) -> None:
+    """Writes the firmware with avrdude, and has it read back.
+
+    Raises:
+        SettingsError: avrdude is missing.
+        BoardFailed: the board did not answer, or what it holds is not what was written.
+    """
+    program = shutil.which("avrdude")
+    if program is None:
+        raise SettingsError("avrdude writes Arduino boards. On Debian: sudo apt install avrdude")
+    last = ""
+    for baud in (target.upload_baud, *_OTHER_BAUDS.get(target.name, ())):
+        command = [program, "-q", "-p", target.mcu, "-c", target.programmer, "-P", port]
+        command += ["-b", str(baud), "-D", "-U", f"flash:w:{firmware.hex}:i"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=_WRITE_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired:
+            last = f"nothing happened for {_WRITE_TIMEOUT_S:.0f} s"
+            continue
+        if done.returncode == 0:
+            return
+        lines = [line for line in done.stderr.splitlines() if "avrdude" in line and line.strip()]
+        last = lines[0].strip() if lines else "avrdude gave no reason"
+    raise BoardFailed(
+        f"The {target.title} at {port} was not written: {last}. Close what else uses the port "
+        "(a running `maille gateway`, a serial monitor), check that the board is the right kind, "
+        "and press its reset button as writing starts."
+    )
+
+
+def target_of(name: str) -> AvrTarget:
+    """The target behind a kind of board that avrdude writes."""
+    return TARGETS[name]
