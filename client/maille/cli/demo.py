@@ -23,6 +23,7 @@ from maille.cli import output
 from maille.cli.common import JsonOption, friendly
 from maille.cli.demo_boards import micropython, show_boards
 from maille.cli.demo_language import demonstration_model, show_language_model
+from maille.cli.demo_uno import show_uno, uno_problem
 from maille.digits import Digits, load_digits
 from maille.errors import MailleError
 from maille.local_mesh import LocalMesh
@@ -73,7 +74,7 @@ class Figures:
 def demo(
     *,
     fast: bool = typer.Option(False, "--fast", help="As fast as it goes, without the pauses."),
-    boards: bool = typer.Option(True, help="Also a MicroPython board beside a PC."),
+    boards: bool = typer.Option(True, help="Also a MicroPython board and an Uno."),
     language: bool = typer.Option(True, help="Also a language model over three nodes."),
     as_json: JsonOption = False,
 ) -> None:
@@ -95,6 +96,14 @@ def demo(
             say("and a board, which runs integers only:")
             result |= asyncio.run(show_boards(digits, interpreter, say))
             told_right = bool(result["board_equal"])
+        missing = uno_problem()
+        if missing:
+            say(f"no Uno: {missing}")
+        else:
+            say("")
+            say("and an Arduino Uno on a serial port:")
+            result |= asyncio.run(show_uno(digits, say))
+            told_right = told_right and bool(result["uno_equal"])
     if language:
         file = demonstration_model()
         if file is None:
