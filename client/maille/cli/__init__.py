@@ -22,6 +22,7 @@ from maille.cli import (
     parts,
     plan,
     run,
+    simulate,
     tasks,
     up,
 )
@@ -99,6 +100,7 @@ board.app.command("calibrate")(boards.calibrate)
 app.add_typer(board.app, name="board")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
+app.command("simulate")(simulate.simulate)
 app.add_typer(bench.app, name="bench")
 
 

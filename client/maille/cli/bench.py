@@ -205,6 +205,45 @@ def idle(
     )
 
 
+@app.command("scheduler")
+@friendly
+def scheduler(
+    *,
+    nodes: Annotated[
+        list[int] | None, typer.Option(min=2, help="Numbers of nodes; may be repeated.")
+    ] = None,
+    decisions: Annotated[int, typer.Option(min=1000, help="Tasks for each number.")] = 20_000,
+    plot: Annotated[Path | None, typer.Option(help="Write the plot to this SVG file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How long the coordinator's core takes to decide, by the number of nodes."""
+    from maille.bench.scheduler import NODE_COUNTS, measure_scheduler
+
+    cost = measure_scheduler(tuple(sorted(nodes)) if nodes else NODE_COUNTS, decisions)
+    if plot is not None:
+        from maille_simulator.report.decisions import decisions_plot
+
+        plot.write_text(decisions_plot(cost), "utf-8")
+    if as_json:
+        output.print_json(cost.to_dict())
+        return
+    table = Table(title=f"the core's time for one event, {decisions:,} tasks each, in us")
+    for column in ("nodes", "submit p50", "submit p99", "result p50", "result p99", "heartbeat"):
+        table.add_column(column, justify="right")
+    for one in cost.times:
+        table.add_row(
+            f"{one.nodes:,}",
+            f"{one.submit_p50_us:.1f}",
+            f"{one.submit_p99_us:.1f}",
+            f"{one.result_p50_us:.1f}",
+            f"{one.result_p99_us:.1f}",
+            f"{one.heartbeat_p50_us:.1f}",
+        )
+    output.stdout().print(table)
+    growth = "no faster than" if cost.grows_no_faster_than_log else "FASTER than"
+    output.stdout().print(f"grows {growth} the logarithm of the number of nodes")
+
+
 @app.command("model")
 @friendly
 def model(

@@ -13,6 +13,9 @@ from typing import Protocol
 from maille_protocol.topics import Party, Topic
 from maille_simulator.virtual.schedule import Schedule
 
+RETRANSMIT_MS = 220.0
+"""What TCP makes of a lost packet: it comes later."""
+
 RETAINED_AFTER_MS = 0.2
 """From a subscription to the first retained message."""
 
@@ -31,6 +34,26 @@ class Weather:
     in_order: bool = True
     """Whether what one sender says arrives in the order in which it said it."""
     lost_will: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PartyLink:
+    """What one party's way to the broker adds, each way."""
+
+    latency_ms: float = 0.0
+    jitter_ms: float = 0.0
+    loss: float = 0.0
+    bytes_per_s: float = 0.0
+    duplicate: float = 0.0
+
+    def delay_ms(self, size_bytes: int, random: Random) -> float:
+        """How much later a message comes."""
+        delay_ms = self.latency_ms + random.random() * self.jitter_ms
+        if self.bytes_per_s:
+            delay_ms += 1000.0 * size_bytes / self.bytes_per_s
+        if self.loss and random.random() < self.loss:
+            delay_ms += RETRANSMIT_MS
+        return delay_ms
 
 
 class Listener(Protocol):
@@ -54,6 +77,8 @@ class Connection:
     is_open: bool = True
     clear_ms: float = 0.0
     """When the last message that it sent arrives."""
+    receives_ms: float = 0.0
+    """When the last message to it arrives, if its link is slow."""
     held_back: list[tuple[Topic, str, bytes, bool, bool]] = field(default_factory=list)
     """While it stalls: topic, identity, payload, retained, and whether it goes to the broker."""
 
@@ -73,6 +98,8 @@ class VirtualBroker:
     ) -> None:
         self.weather = weather
         self.is_up = True
+        self.links: dict[tuple[Party, str], PartyLink] = {}
+        """Parties whose way is worse than the weather."""
         self.bytes_by_topic: Counter[str] = Counter()
         self.messages = 0
         self._schedule = schedule
@@ -80,6 +107,7 @@ class VirtualBroker:
         self._keepalive_ms = keepalive_ms
         self._connections: dict[tuple[Party, str], list[Connection]] = {}
         self._retained: dict[tuple[Topic, str], bytes] = {}
+        self._coordinators: list[Connection] = []
         self._cuts: dict[tuple[Party, str], bool] = {}
         self._generation = 0
 
@@ -93,6 +121,8 @@ class VirtualBroker:
             return None
         connection = Connection(party, identity, listener, will)
         self._connections.setdefault((party, identity), []).append(connection)
+        if party is Party.COORDINATOR:
+            self._coordinators.append(connection)
         self._schedule.after(RETAINED_AFTER_MS, self._tell_retained, connection)
         return connection
 
@@ -157,6 +187,10 @@ class VirtualBroker:
         if weather.loss and draw() < weather.loss:
             return True
         at_ms = self._schedule.now_ms + self._delay_ms()
+        if self.links:
+            link = self.links.get((sender.party, sender.identity))
+            if link is not None:
+                at_ms += link.delay_ms(len(payload), self._random)
         if weather.in_order:
             at_ms = sender.clear_ms = max(at_ms, sender.clear_ms)
         self._schedule.at(at_ms, self._arrive, self._generation, topic, identity, payload)
@@ -178,6 +212,15 @@ class VirtualBroker:
                 self._retained.pop((topic, identity), None)
         weather = self.weather
         for connection in self._receivers(topic, identity):
+            link = self.links.get((connection.party, connection.identity)) if self.links else None
+            if link is not None:
+                at_ms = self._schedule.now_ms + link.delay_ms(len(payload), self._random)
+                at_ms = connection.receives_ms = max(at_ms, connection.receives_ms)
+                for _ in range(1 + (self._random.random() < link.duplicate)):
+                    self._schedule.at(
+                        at_ms, self._deliver, connection, topic, identity, payload, False
+                    )
+                continue
             self._deliver(connection, topic, identity, payload, False)
             if weather.duplicate and self._random.random() < weather.duplicate:
                 self._schedule.after(
@@ -190,12 +233,7 @@ class VirtualBroker:
             return [one for found in connections.values() for one in found]
         if topic.publisher is Party.COORDINATOR:
             return list(connections.get((topic.party, identity), ()))
-        return [
-            one
-            for (party, _), found in connections.items()
-            if party is Party.COORDINATOR
-            for one in found
-        ]
+        return list(self._coordinators)
 
     def _deliver(
         self, connection: Connection, topic: Topic, identity: str, payload: bytes, retained: bool
@@ -227,6 +265,8 @@ class VirtualBroker:
     def _forget(self, connection: Connection) -> None:
         connection.is_open = False
         connection.held_back.clear()
+        if connection in self._coordinators:
+            self._coordinators.remove(connection)
         key = (connection.party, connection.identity)
         found = self._connections.get(key)
         if found is not None:

@@ -116,7 +116,7 @@ def _settings(random: Random, nodes: tuple[str, ...]) -> TaskSettings:
 def _content(random: Random, task_id: bytes) -> Content:
     if random.random() < 0.02:
         return Reference(task_id * 2, 100_000)
-    return _TENSOR_HEAD + task_id
+    return TENSOR_HEAD + task_id
 
 
 def _tensor_head() -> bytes:
@@ -124,4 +124,5 @@ def _tensor_head() -> bytes:
     return encoded[:-16]
 
 
-_TENSOR_HEAD = _tensor_head()
+TENSOR_HEAD = _tensor_head()
+"""An encoded tensor of 16 bytes without them: a task's id makes it whole and shows whose it is."""

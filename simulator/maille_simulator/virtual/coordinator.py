@@ -186,7 +186,9 @@ class VirtualCoordinator(Process):
             self.watch.broken(str(error))
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
-        self._send_offers(actions, marked=False)
+        offers = [action for action in actions if isinstance(action, SendOffers)]
+        if offers:
+            self._send_offers(offers, marked=False)
         records = [action.record for action in actions if isinstance(action, Write)]
         if self.crash_at == "before commit" and records:
             self.end(gracefully=False)
@@ -196,7 +198,8 @@ class VirtualCoordinator(Process):
         if self.crash_at == "after commit" and records:
             self.end(gracefully=False)
             return
-        self._send_offers(actions, marked=True)
+        if offers:
+            self._send_offers(offers, marked=True)
         outcomes: dict[str, list[Outcome]] = {}
         for action in actions:
             match action:
@@ -224,13 +227,12 @@ class VirtualCoordinator(Process):
             for group in split_outcomes(told):
                 self._publish(topics.CLIENT_OUTCOME, client, Outcomes(group))
 
-    def _send_offers(self, actions: Sequence[Action], *, marked: bool) -> None:
+    def _send_offers(self, actions: Sequence[SendOffers], *, marked: bool) -> None:
         joined: dict[tuple[str, ModelReference], list[Offer]] = {}
         for action in actions:
-            if isinstance(action, SendOffers):
-                for offer in action.offers:
-                    if bool(offer.flags & TaskFlag.AT_MOST_ONCE) is marked:
-                        joined.setdefault((action.node, action.model), []).append(offer)
+            for offer in action.offers:
+                if bool(offer.flags & TaskFlag.AT_MOST_ONCE) is marked:
+                    joined.setdefault((action.node, action.model), []).append(offer)
         for (node, model), offers in joined.items():
             record = self.core.registry.get(node)
             limit = (

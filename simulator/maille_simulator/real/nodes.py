@@ -1,0 +1,121 @@
+"""The nodes of a scenario in real time, each behind its own proxy."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from random import Random
+
+from maille_broker import Endpoint
+from maille_simulator.real.launchers import LAUNCHERS, Place
+from maille_simulator.real.light_node import LightNode
+from maille_simulator.real.parts import MESH, Parts
+from maille_simulator.real.proxy import FaultProxy
+from maille_simulator.scenario.values import LinkQuality, NodeKindName, Scenario
+
+
+class RealNodes:
+    """Starts, hurts and ends nodes by id.
+
+    Args:
+        scenario: says what they are.
+        parts: the mesh's processes.
+        on_attempt: told of the runs of light nodes.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        parts: Parts,
+        on_attempt: Callable[[str, float, float], None],
+    ) -> None:
+        self._scenario = scenario
+        self._parts = parts
+        self._on_attempt = on_attempt
+        self._models = {model.name: model for model in scenario.models}
+        self._groups = {node: group for group in scenario.groups for node in group.ids}
+        self._proxies: dict[str, FaultProxy] = {}
+        self._light: dict[str, LightNode] = {}
+        self._random = Random(scenario.seed)
+
+    async def start_proxies(self) -> None:
+        """Listen for every node."""
+        for node, group in self._groups.items():
+            proxy = FaultProxy(self._parts.mqtt_port, self._random)
+            proxy.quality = group.link
+            await proxy.start()
+            self._proxies[node] = proxy
+
+    def proxy(self, node: str) -> FaultProxy:
+        """What a node's connections go through."""
+        return self._proxies[node]
+
+    def own_quality(self, node: str) -> LinkQuality:
+        """A node's way as the scenario has it."""
+        return self._groups[node].link
+
+    async def start(self, node: str) -> None:
+        """Start a node that does not run."""
+        group = self._groups[node]
+        if group.kind is NodeKindName.LIGHT:
+            if node in self._light:
+                return
+            endpoint = Endpoint("127.0.0.1", self._proxies[node].port)
+            light = LightNode(endpoint, MESH, node, group, self._models, self._on_attempt)
+            self._light[node] = light
+            light.start()
+        elif not self._parts.runs(node):
+            folder = self._parts.folder / node
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            place = Place(self._proxies[node].port, self._parts.http_url, MESH, folder)
+            await self._parts.start(node, LAUNCHERS[group.kind].command(node, group, place))
+
+    async def kill(self, node: str) -> None:
+        """As a power cut."""
+        light = self._light.pop(node, None)
+        if light is not None:
+            await light.kill()
+            self._proxies[node].reset()
+        else:
+            await self._parts.kill(node)
+
+    def stop(self, node: str) -> None:
+        """Stand still."""
+        light = self._light.get(node)
+        if light is not None:
+            light.stop()
+        else:
+            self._parts.signal(node, signal.SIGSTOP)
+
+    def resume(self, node: str) -> None:
+        """Go on."""
+        light = self._light.get(node)
+        if light is not None:
+            light.resume()
+        else:
+            self._parts.signal(node, signal.SIGCONT)
+
+    async def leave(self, node: str) -> None:
+        """Finish, say goodbye, end."""
+        light = self._light.pop(node, None)
+        if light is not None:
+            await light.leave()
+        else:
+            self._parts.signal(node, signal.SIGTERM)
+
+    def read_battery(self, node: str, percent: int) -> None:
+        """A light node's battery."""
+        light = self._light.get(node)
+        if light is not None:
+            light.read_battery(percent)
+
+    async def close(self) -> None:
+        """End light nodes and proxies; the processes are ended with the parts."""
+        await asyncio.gather(*(light.kill() for light in self._light.values()))
+        self._light.clear()
+        await asyncio.gather(*(proxy.close() for proxy in self._proxies.values()))
+
+
+def now_s() -> float:
+    """This process's steady clock."""
+    return time.monotonic()

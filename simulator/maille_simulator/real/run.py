@@ -1,0 +1,415 @@
+"""A scenario in real time, from the first process to the last."""
+
+import asyncio
+import contextlib
+import math
+import shutil
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine
+from pathlib import Path
+from statistics import median
+
+import httpx
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+
+from maille.async_mesh import AsyncMesh
+from maille.digits import load_digits
+from maille.errors import MailleError, TaskCancelled, TaskDead, TaskError, TaskExpired
+from maille_simulator.errors import SimulatorError, ToolMissing
+from maille_simulator.real.launchers import check_tools
+from maille_simulator.real.nodes import RealNodes, now_s
+from maille_simulator.real.parts import MESH, Parts
+from maille_simulator.real.view import live_view
+from maille_simulator.report.record import AttemptSeen, RunRecord, TaskSeen, Twin, quantile
+from maille_simulator.scenario.load import Arrival, arrivals
+from maille_simulator.scenario.values import (
+    EventKind,
+    Happening,
+    LinkQuality,
+    NodeKindName,
+    Scenario,
+)
+from maille_simulator.virtual.scenario_run import MachineProfile, marks_of, run_virtually
+
+PATIENCE_S = 45.0
+"""How long tasks may take after the last one was submitted; then they count as lost."""
+
+READY_POLL_S = 0.05
+LEAST_FREE_BYTES = 200_000_000
+CALIBRATION_CALLS = 60
+
+
+def run_for_real(scenario: Scenario, *, show: bool = True) -> RunRecord:
+    """Play a scenario with real parts; every process has ended when this returns or raises.
+
+    Raises:
+        ToolMissing: a program is not installed; names the package.
+        SimulatorError: the disk is too full, or a part did not start.
+        KeyboardInterrupt: after Ctrl-C, when everything has ended.
+    """
+    check_tools({group.kind for group in scenario.groups}, scenario.broker)
+    if any(event.kind is EventKind.CLOCK_JUMP for event in scenario.events) and not shutil.which(
+        "faketime"
+    ):
+        raise ToolMissing("faketime is not installed, clock_jump needs it: apt install faketime")
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < LEAST_FREE_BYTES:
+        raise SimulatorError(
+            f"{free / 1e6:.0f} MB are free in {tempfile.gettempdir()}, a run needs "
+            f"{LEAST_FREE_BYTES / 1e6:.0f} MB: free some, or set TMPDIR to another disk"
+        )
+    with tempfile.TemporaryDirectory(prefix="maille-sim-", ignore_cleanup_errors=True) as folder:
+        return asyncio.run(_RealRun(scenario, Path(folder), show=show).run())
+
+
+def with_twin(record: RunRecord) -> RunRecord:
+    """Add the virtual prediction of the same scenario to a real run's record."""
+    predicted = run_virtually(record.scenario, measured_profile(record))
+    record.twin = Twin(
+        quantile(predicted.latencies_ms, 0.5),
+        quantile(record.latencies_ms, 0.5),
+        predicted.tasks_per_s,
+        record.tasks_per_s,
+    )
+    return record
+
+
+def measured_profile(record: RunRecord) -> MachineProfile:
+    """What a real run's calibration says of this machine."""
+    return MachineProfile(
+        hop_ms=record.hop_ms, hop_spread_ms=record.hop_ms / 2, run_ms=dict(record.run_ms)
+    )
+
+
+class _RealRun:
+    """One run."""
+
+    def __init__(self, scenario: Scenario, folder: Path, *, show: bool) -> None:
+        self._scenario = scenario
+        self._folder = folder
+        self._show = show
+        self._record = RunRecord(scenario, "real")
+        self._parts = Parts(folder, scenario.broker)
+        self._nodes = RealNodes(scenario, self._parts, self._attempt)
+        self._began_s = now_s()
+        self._states: Counter[str] = Counter()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._errors: list[str] = []
+
+    async def run(self) -> RunRecord:
+        started_s = now_s()
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        if task is not None:
+            loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        record = self._record
+        try:
+            await self._parts.start_broker()
+            await self._parts.start_coordinator()
+            await self._nodes.start_proxies()
+            async with AsyncMesh(self._parts.http_url, mesh=MESH, timeout_s=600.0) as mesh:
+                await self._add_models(mesh)
+                self._began_s = now_s()
+                await self._play(mesh)
+                await self._measure_traffic()
+        finally:
+            await self._end()
+        record.marks = marks_of(self._scenario)
+        if self._errors:
+            record.broken = self._errors[0]
+        record.took_s = now_s() - started_s
+        return record
+
+    # --- before ----------------------------------------------------------------------------
+
+    async def _add_models(self, mesh: AsyncMesh) -> None:
+        for model in self._scenario.models:
+            file = model.file
+            if file is None:
+                file = self._folder / f"{model.name}.onnx"
+                digits, _ = await asyncio.to_thread(load_digits)
+                await asyncio.to_thread(file.write_bytes, digits.onnx)
+            await mesh.models.add(file, model.name)
+
+    async def _calibrate(self, mesh: AsyncMesh) -> None:
+        """How long a message takes here: from calls one at a time, before anything happens."""
+        record = self._record
+        latencies_ms: dict[str, list[float]] = {}
+        runs_ms: dict[str, list[float]] = {}
+        for model in dict.fromkeys(load.model for load in self._scenario.loads):
+            inputs = await _inputs(mesh, model)
+            for _ in range(CALIBRATION_CALLS):
+                try:
+                    answer = await mesh.run_detailed(model, inputs)
+                except TaskError:
+                    continue
+                group = self._scenario.group_of(answer.node)
+                if group.link != LinkQuality():
+                    continue
+                run_ms = answer.run_s * 1000
+                latencies_ms.setdefault(model, []).append(answer.latency_s * 1000 - run_ms)
+                if group.kind is NodeKindName.PC:
+                    runs_ms.setdefault(model, []).append(run_ms * group.speed)
+        found = [value for values in latencies_ms.values() for value in values]
+        if found:
+            # Submission, offer, result and outcome: four messages, each over the broker.
+            record.hop_ms = max(0.05, median(found) / 4)
+        for model, values in runs_ms.items():
+            record.run_ms[model] = median(values)
+
+    # --- what happens ----------------------------------------------------------------------
+
+    async def _play(self, mesh: AsyncMesh) -> None:
+        scenario = self._scenario
+        for group in scenario.groups:
+            for place, node in enumerate(group.ids):
+                self._spawn(self._at(group.joins_at_s(place), self._nodes.start(node)))
+        ready = asyncio.create_task(self._watch_ready(mesh))
+        self._jobs.add(ready)
+        with contextlib.ExitStack() as stack:
+            if self._show:
+                console = Console(stderr=True, highlight=False)
+                live = stack.enter_context(Live(console=console, refresh_per_second=5))
+                showing = asyncio.create_task(self._refresh(live))
+                stack.callback(showing.cancel)
+            early = [group for group in scenario.groups if group.joins_at_s(group.count) <= 0]
+            if early:
+                await self._until_ready({node for group in early for node in group.ids}, mesh)
+                await self._calibrate(mesh)
+                # Processes take a second to start; the scenario begins when they are there.
+                joined = dict(self._record.ready_after_s)
+                self._began_s = now_s()
+                self._record.ready_after_s = joined
+            for event in scenario.events:
+                self._spawn(self._at(event.at_s, self._happen(event)))
+            inputs = {load.model: await _inputs(mesh, load.model) for load in scenario.loads}
+            tasks: list[asyncio.Task[None]] = []
+            for arrival in arrivals(scenario):
+                await self._sleep_until(arrival.at_s)
+                for _ in range(arrival.count):
+                    work = self._one_task(mesh, arrival, inputs[arrival.load.model])
+                    tasks.append(asyncio.create_task(work))
+            await self._sleep_until(scenario.duration_s)
+            if tasks:
+                _, open_tasks = await asyncio.wait(tasks, timeout=PATIENCE_S)
+                for open_task in open_tasks:
+                    open_task.cancel()
+                await asyncio.gather(*open_tasks, return_exceptions=True)
+
+    async def _one_task(
+        self, mesh: AsyncMesh, arrival: Arrival, inputs: dict[str, np.ndarray]
+    ) -> None:
+        load = arrival.load
+        seen = TaskSeen(self._elapsed_s())
+        self._record.tasks.append(seen)
+        try:
+            answer = await mesh.run_detailed(
+                load.model,
+                inputs,
+                deadline_s=load.deadline_s or None,
+                priority=load.priority,
+                at_most_once=load.at_most_once,
+            )
+        except TaskExpired:
+            seen.status = "expired"
+        except TaskDead:
+            seen.status = "dead"
+        except TaskCancelled:
+            seen.status = "cancelled"
+        except TaskError:
+            seen.status = "failed"
+        except MailleError as error:
+            self._errors.append(f"a client gave up: {error}")
+            return
+        else:
+            seen.status = "done"
+            seen.node, seen.attempts = answer.node, answer.attempts
+            seen.run_ms = answer.run_s * 1000
+            if self._scenario.group_of(answer.node).kind is not NodeKindName.LIGHT:
+                end_s = self._elapsed_s()
+                self._record.attempts.append(AttemptSeen(answer.node, end_s - answer.run_s, end_s))
+        seen.ended_s = self._elapsed_s()
+
+    async def _happen(self, event: Happening) -> None:
+        match event.kind:
+            case EventKind.BROKER_RESTART:
+                await self._parts.kill("broker")
+                await asyncio.sleep(event.lasts_s or 0.0)
+                await self._parts.start_broker()
+            case EventKind.COORDINATOR_RESTART | EventKind.CLOCK_JUMP:
+                await self._parts.kill("coordinator")
+                await asyncio.sleep(event.lasts_s or 0.0)
+                jump_s = event.amount if event.kind is EventKind.CLOCK_JUMP else 0.0
+                await self._parts.start_coordinator(clock_offset_s=jump_s)
+            case _:
+                await asyncio.gather(*(self._hurt(node, event) for node in event.nodes))
+
+    async def _hurt(self, node: str, event: Happening) -> None:
+        nodes, proxy, lasts_s = self._nodes, self._nodes.proxy(node), event.lasts_s
+        match event.kind:
+            case EventKind.KILL:
+                await nodes.kill(node)
+                if lasts_s is not None:
+                    await asyncio.sleep(lasts_s)
+                    await nodes.start(node)
+            case EventKind.STOP:
+                nodes.stop(node)
+                if lasts_s is not None:
+                    await asyncio.sleep(lasts_s)
+                    nodes.resume(node)
+            case EventKind.RESUME:
+                nodes.resume(node)
+                await self._order(node, "resume")
+            case EventKind.DRAIN:
+                await self._order(node, "drain")
+                if lasts_s is not None:
+                    await asyncio.sleep(lasts_s)
+                    await self._order(node, "resume")
+            case EventKind.LEAVE:
+                await nodes.leave(node)
+            case EventKind.PARTITION:
+                proxy.cut()
+                if lasts_s is not None:
+                    await asyncio.sleep(lasts_s)
+                    proxy.heal()
+            case EventKind.FLAP:
+                for _ in range(event.times):
+                    proxy.reset()
+                    await asyncio.sleep((lasts_s or 0.0) / event.times)
+            case EventKind.BATTERY:
+                nodes.read_battery(node, round(event.amount))
+            case _:
+                proxy.quality = _worse(event)
+                if lasts_s is not None:
+                    await asyncio.sleep(lasts_s)
+                    proxy.quality = nodes.own_quality(node)
+
+    async def _order(self, node: str, what: str) -> None:
+        deadline_s = now_s() + 10.0
+        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+            while now_s() < deadline_s:
+                with contextlib.suppress(httpx.HTTPError):
+                    url = f"{self._parts.http_url}/api/nodes/{node}/{what}"
+                    if (await client.post(url)).is_success:
+                        return
+                await asyncio.sleep(0.2)
+
+    # --- watching --------------------------------------------------------------------------
+
+    async def _watch_ready(self, mesh: AsyncMesh) -> None:
+        """Note when each group was ready, counted from its last join."""
+        waiting = {group.name: group for group in self._scenario.groups}
+        record = self._record
+        record.ready_after_s = dict.fromkeys(waiting, math.inf)
+        began_s = self._began_s
+        while waiting:
+            ready = await self._ready_nodes(mesh)
+            for name, group in list(waiting.items()):
+                if ready >= set(group.ids):
+                    if group.joins_at_s(group.count) > 0:
+                        began_s = self._began_s
+                    joined_s = began_s + group.joins_at_s(group.count - 1)
+                    record.ready_after_s[name] = max(0.0, now_s() - joined_s)
+                    del waiting[name]
+            await asyncio.sleep(READY_POLL_S)
+
+    async def _ready_nodes(self, mesh: AsyncMesh) -> set[str]:
+        try:
+            nodes = await mesh.nodes()
+        except MailleError:
+            return set()
+        self._states = Counter(node.state for node in nodes)
+        return {node.name for node in nodes if node.state == "ready"}
+
+    async def _until_ready(self, wanted: set[str], mesh: AsyncMesh) -> None:
+        deadline_s = now_s() + 60.0
+        while not await self._ready_nodes(mesh) >= wanted:
+            if now_s() > deadline_s:
+                raise SimulatorError(
+                    f"not all of {len(wanted)} nodes were ready within 60 s: this machine may be "
+                    "too busy, or the scenario too large for it"
+                )
+            await asyncio.sleep(READY_POLL_S)
+
+    async def _refresh(self, live: Live) -> None:
+        while True:
+            live.update(live_view(self._record, self._elapsed_s(), self._states))
+            await asyncio.sleep(0.2)
+
+    async def _measure_traffic(self) -> None:
+        """Bytes by direction: a broker counts no topics, the coordinator its two ways."""
+        with contextlib.suppress(httpx.HTTPError):
+            async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+                text = (await client.get(f"{self._parts.http_url}/metrics")).text
+            for line in text.splitlines():
+                if line.startswith("maille_mqtt_") and "bytes" in line:
+                    name, value = line.split()[:2]
+                    short = name.removeprefix("maille_mqtt_").removesuffix("_total")
+                    self._record.bytes_by_topic[short] = int(float(value))
+
+    # --- time ------------------------------------------------------------------------------
+
+    def _elapsed_s(self) -> float:
+        return now_s() - self._began_s
+
+    async def _sleep_until(self, at_s: float) -> None:
+        await asyncio.sleep(max(0.0, at_s - self._elapsed_s()))
+
+    async def _at(self, at_s: float, work: Coroutine[None, None, None]) -> None:
+        try:
+            await self._sleep_until(at_s)
+        except asyncio.CancelledError:
+            work.close()
+            raise
+        await work
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        job = asyncio.create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._finished)
+
+    def _finished(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        error = None if job.cancelled() else job.exception()
+        if error is not None:
+            self._errors.append(f"{type(error).__name__}: {error}")
+
+    def _attempt(self, node: str, begin_s: float, end_s: float) -> None:
+        began_s = self._began_s
+        self._record.attempts.append(AttemptSeen(node, begin_s - began_s, end_s - began_s))
+
+    async def _end(self) -> None:
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await self._nodes.close()
+        await self._parts.close()
+
+
+async def _inputs(mesh: AsyncMesh, model: str) -> dict[str, np.ndarray]:
+    """Zeros in the shape that a model takes."""
+    signature = await mesh.signature(model)
+    return {
+        spec.name: np.zeros(
+            [size if isinstance(size, int) else 1 for size in spec.shape], dtype=spec.dtype
+        )
+        for spec in signature.inputs
+    }
+
+
+def _worse(event: Happening) -> LinkQuality:
+    match event.kind:
+        case EventKind.LATENCY:
+            return LinkQuality(latency_ms=event.amount, jitter_ms=event.jitter_ms)
+        case EventKind.LOSS:
+            return LinkQuality(loss=event.amount)
+        case EventKind.BANDWIDTH:
+            return LinkQuality(bytes_per_s=event.amount)
+        case EventKind.DUPLICATE:
+            return LinkQuality(duplicate=event.amount)
+        case _:
+            return LinkQuality(corruption=event.amount)

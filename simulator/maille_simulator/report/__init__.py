@@ -1,0 +1,1 @@
+"""What a run showed: figures, whether the expectations held, and a page with plots."""
