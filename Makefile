@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+SEEDS ?= 10000
+FIRST ?= 0
 TEST_PROGRAMS := mosquitto g++ avr-gcc=gcc-avr avrdude \
 	/usr/lib/avr/include/avr/io.h=avr-libc \
 	/usr/share/arduino/hardware/arduino/avr/boards.txt=arduino-core-avr \
 	/usr/include/simavr/sim_avr.h=libsimavr-dev
 
-.PHONY: demo test check format bench clean nightly
+.PHONY: demo test chaos check format bench clean nightly
 
 demo: $(VENV)/demo.stamp ## a mesh on this machine: broker, coordinator, two nodes, 1,797 digits
 	@$(BIN)/maille demo
@@ -21,6 +23,9 @@ test: $(VENV)/test.stamp ## every check and every test
 nightly: $(VENV)/test.stamp ## the long soaks too
 	@scripts/system_packages $(TEST_PROGRAMS)
 	@$(BIN)/pytest -m slow $(PYTEST_ARGS)
+
+chaos: $(VENV)/test.stamp ## SEEDS seeds of the virtual chaos scenario, from FIRST
+	@$(BIN)/maille simulate --chaos $(SEEDS) --seed $(FIRST)
 
 check: $(VENV)/test.stamp ## lint, types, layers, spelling
 	@scripts/check

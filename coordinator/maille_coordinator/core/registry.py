@@ -10,6 +10,8 @@ from maille_protocol.limits import WARM_MODEL_BYTES
 ModelKey = tuple[str, int]
 """A model's name and version."""
 
+BOARD_KINDS = frozenset({NodeKind.MICROPYTHON, NodeKind.ARDUINO})
+
 _RETIRED_BOOTS = 4
 
 
@@ -83,7 +85,7 @@ class NodeRecord:
         """Whether it holds only the models that are delivered to it."""
         if self.board is not None:
             return True
-        return self.info is not None and self.info.kind in (NodeKind.MICROPYTHON, NodeKind.ARDUINO)
+        return self.info is not None and self.info.kind in BOARD_KINDS
 
     def can_run(self, sha256: bytes, offer_bytes: int) -> bool:
         """Whether a task of a model reaches the node and finds the model there, or gets it there.

@@ -13,7 +13,7 @@ moved, by what it does in `HORIZON_MS`.
 from collections.abc import Iterable
 from random import Random
 
-from maille_coordinator.core.registry import ModelKey, ModelSkill, NodeRecord
+from maille_coordinator.core.registry import BOARD_KINDS, ModelKey, ModelSkill, NodeRecord
 from maille_coordinator.core.tasks import Task, TaskQueue
 from maille_protocol import ModelFormat
 
@@ -65,10 +65,13 @@ class FreeNodes:
             self._places[last.node] = place
 
     def sample(self, count: int, random: Random) -> list[NodeRecord]:
-        """All nodes if they are at most `count`, else that many at random."""
-        if len(self._nodes) <= count:
-            return list(self._nodes)
-        return random.sample(self._nodes, count)
+        """All nodes if they are at most `count`, else that many at random, some perhaps twice."""
+        nodes = self._nodes
+        size = len(nodes)
+        if size <= count:
+            return list(nodes)
+        draw = random.random
+        return [nodes[int(draw() * size)] for _ in range(count)]
 
 
 class Scheduler:
@@ -80,6 +83,8 @@ class Scheduler:
             model_format: FreeNodes() for model_format in ModelFormat
         }
         self._typical_ms: dict[ModelKey, float] = {}
+        self._listed: dict[str, tuple[ModelFormat, ...]] = {}
+        """The formats under which each free node stands: most refreshes change nothing."""
         self.capacity_changes = 0
         """Rises whenever a node may have become able to take more."""
 
@@ -89,14 +94,22 @@ class Scheduler:
         free = (
             info is not None and record.takes_work and len(record.outstanding) <= info.slots
         )  # slots plus one
-        for model_format, nodes in self._free.items():
-            if free and info is not None and model_format in info.formats:
-                if record.node not in nodes:
-                    nodes.add(record)
-            else:
-                nodes.discard(record.node)
+        formats = info.formats if free and info is not None else ()
+        if formats is not self._listed.get(record.node):
+            self._list(record, formats)
         if free:
             self.capacity_changes += 1
+
+    def _list(self, record: NodeRecord, formats: tuple[ModelFormat, ...]) -> None:
+        """Put a node among the free ones of these formats, and no others."""
+        for model_format, nodes in self._free.items():
+            nodes.discard(record.node)
+            if model_format in formats:
+                nodes.add(record)
+        if formats:
+            self._listed[record.node] = formats
+        else:
+            self._listed.pop(record.node, None)
 
     def free_count(self, model_format: ModelFormat) -> int:
         """How many nodes could take a task of this format, roughly."""
@@ -110,7 +123,8 @@ class Scheduler:
         if queue.target is not None:
             if target is None or target.node not in free:
                 return None
-            room = self._room(target, queue, task, now_ms)
+            skill = target.skills.get((queue.model.name, queue.model.version))
+            room = self._room(target, skill, queue, task, now_ms)
             return (target, room) if room > 0 else None
         for count in (SAMPLE, WIDE_SAMPLE):
             best = self._best(free.sample(count, self._random), queue, task, now_ms)
@@ -124,49 +138,58 @@ class Scheduler:
         best: NodeRecord | None = None
         best_room = 0
         best_cost = float("inf")
+        # This loop is most of what a decision costs: what is the same for all nodes stands before it.
+        reference = queue.reference
+        key = (queue.model.name, queue.model.version)
+        typical_ms = self._typical_ms.get(key, DEFAULT_PER_TASK_MS)
+        warm_name = reference.sha256[:8]
+        cold_ms = COLD_START_MS + reference.size_bytes / COLD_BYTES_PER_MS
+        avoid = task.avoid
         for record in candidates:
-            room = self._room(record, queue, task, now_ms)
+            skill = record.skills.get(key)
+            room = self._room(record, skill, queue, task, now_ms)
             if room <= 0:
                 continue
-            cost = self._cost(record, queue)
-            if record.node == task.avoid:
+            per_task_ms = skill.per_task_ms if skill is not None else 0.0
+            cost = (per_task_ms or typical_ms) * (len(record.outstanding) + 1)
+            if warm_name not in record.warm:
+                cost += cold_ms
+            if record.node == avoid:
                 # Better than waiting for ever, worse than any other node.
                 cost += 1e9
             if cost < best_cost:
                 best, best_room, best_cost = record, room, cost
         return None if best is None else (best, best_room)
 
-    def _room(self, record: NodeRecord, queue: TaskQueue, task: Task, now_ms: float) -> int:
+    def _room(
+        self,
+        record: NodeRecord,
+        skill: ModelSkill | None,
+        queue: TaskQueue,
+        task: Task,
+        now_ms: float,
+    ) -> int:
         info = record.info
         if info is None or record.window_closed_until_ms > now_ms:
             return 0
-        if record.is_board and not record.can_run(queue.reference.sha256, queue.offer_bytes(task)):
+        if (record.board is not None or info.kind in BOARD_KINDS) and not record.can_run(
+            queue.reference.sha256, queue.offer_bytes(task)
+        ):
             return 0
         held = len(record.outstanding)
-        skill = record.skills.get((queue.model.name, queue.model.version))
-        at_least = max(1, info.measured.cores)
+        most = info.slots + 1
+        at_least = (info.measured.cores or 1) + 1
         if skill is None:
-            return min(at_least + 1, info.slots + 1) - held
+            return min(at_least, most) - held
         if skill.closed_until_ms > now_ms:
             return 0
         if skill.failures_in_row >= FAILURES_TO_CLOSE:
             # Half open: one task shows whether the node has recovered.
             return 1 if held == 0 else 0
-        if not skill.per_task_ms:
-            return min(at_least + 1, info.slots + 1) - held
-        window = max(at_least + 1, int(HORIZON_MS / skill.per_task_ms))
-        return min(window, info.slots + 1) - held
-
-    def _cost(self, record: NodeRecord, queue: TaskQueue) -> float:
-        key = (queue.model.name, queue.model.version)
-        skill = record.skills.get(key)
-        per_task_ms = skill.per_task_ms if skill is not None else 0.0
-        if not per_task_ms:
-            per_task_ms = self._typical_ms.get(key, DEFAULT_PER_TASK_MS)
-        cost = per_task_ms * (len(record.outstanding) + 1)
-        if queue.reference.sha256[:8] not in record.warm:
-            cost += COLD_START_MS + queue.reference.size_bytes / COLD_BYTES_PER_MS
-        return cost
+        window = at_least
+        if skill.per_task_ms:
+            window = max(at_least, int(HORIZON_MS / skill.per_task_ms))
+        return min(window, most) - held
 
     def learn_success(self, record: NodeRecord, task: Task, now_ms: float) -> None:
         """Note how long an attempt took."""

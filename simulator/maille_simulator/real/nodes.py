@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 
@@ -12,6 +13,9 @@ from maille_simulator.real.light_node import LightNode
 from maille_simulator.real.parts import MESH, Parts
 from maille_simulator.real.proxy import FaultProxy
 from maille_simulator.scenario.values import LinkQuality, NodeKindName, Scenario
+
+FLEET = 100
+"""More nodes than this, and a proxy for each would cost more than the mesh."""
 
 
 class RealNodes:
@@ -39,8 +43,11 @@ class RealNodes:
         self._random = Random(scenario.seed)
 
     async def start_proxies(self) -> None:
-        """Listen for every node."""
+        """Listen for every node; in a fleet only for those whose network is touched."""
+        touched = {node for event in self._scenario.events for node in event.nodes}
         for node, group in self._groups.items():
+            if len(self._groups) > FLEET and node not in touched and group.link == LinkQuality():
+                continue
             proxy = FaultProxy(self._parts.mqtt_port, self._random)
             proxy.quality = group.link
             await proxy.start()
@@ -54,20 +61,24 @@ class RealNodes:
         """A node's way as the scenario has it."""
         return self._groups[node].link
 
+    def _port(self, node: str) -> int:
+        proxy = self._proxies.get(node)
+        return self._parts.mqtt_port if proxy is None else proxy.port
+
     async def start(self, node: str) -> None:
         """Start a node that does not run."""
         group = self._groups[node]
         if group.kind is NodeKindName.LIGHT:
             if node in self._light:
                 return
-            endpoint = Endpoint("127.0.0.1", self._proxies[node].port)
+            endpoint = Endpoint("127.0.0.1", self._port(node))
             light = LightNode(endpoint, MESH, node, group, self._models, self._on_attempt)
             self._light[node] = light
             light.start()
         elif not self._parts.runs(node):
             folder = self._parts.folder / node
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-            place = Place(self._proxies[node].port, self._parts.http_url, MESH, folder)
+            place = Place(self._port(node), self._parts.http_url, MESH, folder)
             await self._parts.start(node, LAUNCHERS[group.kind].command(node, group, place))
 
     async def kill(self, node: str) -> None:
@@ -108,6 +119,13 @@ class RealNodes:
         light = self._light.get(node)
         if light is not None:
             light.read_battery(percent)
+
+    def bytes_by_topic(self) -> dict[str, int]:
+        """What went between all nodes and the broker."""
+        found: Counter[str] = Counter()
+        for proxy in self._proxies.values():
+            found.update(proxy.bytes_by_topic)
+        return dict(found)
 
     async def close(self) -> None:
         """End light nodes and proxies; the processes are ended with the parts."""

@@ -6,7 +6,7 @@ resets every connection. What is sent twice are whole QoS 0 publishes towards th
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from random import Random
 
 from maille_simulator.scenario.values import LinkQuality
@@ -16,6 +16,7 @@ CHUNK_BYTES = 16 * 1024
 LONG_QUEUE_BYTES = 1 << 20
 """So much may wait in the proxy; then the sender has to."""
 
+_MOST_TOPICS = 64
 _PUBLISH_QOS_0 = 0x30
 _TYPE_AND_QOS = 0xF6
 
@@ -31,7 +32,8 @@ class FaultProxy:
     def __init__(self, target_port: int, random: Random) -> None:
         self.quality = LinkQuality()
         self.port = 0
-        self.bytes_passed = 0
+        self.bytes_by_topic: Counter[str] = Counter()
+        """Payload of the publishes that came, by kind of topic."""
         self._target_port = target_port
         self._random = random
         self._open = asyncio.Event()
@@ -83,8 +85,8 @@ class FaultProxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass(reader, there, towards_node=False))
                 group.create_task(self._pass(from_broker, writer, towards_node=True))
-        except (OSError, ExceptionGroup):
-            pass  # one end is gone: so is the other one now
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            pass  # one end is gone, or the proxy ends: this is its outermost task
         finally:
             for one in (writer, there):
                 if one is not None:
@@ -100,6 +102,7 @@ class FaultProxy:
         room = asyncio.Event()
         room.set()
         splitter = Publishes()
+        counter = TopicCounter(self.bytes_by_topic)
 
         async def hand_on() -> None:
             loop = asyncio.get_running_loop()
@@ -116,7 +119,6 @@ class FaultProxy:
                 rate = self.quality.bytes_per_s
                 if rate:
                     await asyncio.sleep(len(data) / rate)
-                self.bytes_passed += len(data)
                 writer.write(data)
                 await writer.drain()
 
@@ -129,6 +131,7 @@ class FaultProxy:
                 if not data:
                     await self._finish(waiting)
                     raise ConnectionResetError("one end has closed")
+                counter.count(data)
                 if towards_node and self.quality.duplicate:
                     data = splitter.doubled(data, self.quality.duplicate, self._random)
                 else:
@@ -186,6 +189,34 @@ class Publishes:
             begin = end
         self._kept = buffer[begin:]
         return bytes(out)
+
+
+class TopicCounter:
+    """Counts the bytes of publishes by the part of their topic that says what they are."""
+
+    def __init__(self, found: Counter[str]) -> None:
+        self._found = found
+        self._kept = b""
+
+    def count(self, data: bytes) -> None:
+        """Take the next bytes of one direction of a connection."""
+        buffer = self._kept + data if self._kept else data
+        begin = 0
+        while (end := packet_end(buffer, begin)) is not None:
+            if buffer[begin] & 0xF0 == _PUBLISH_QOS_0:
+                self._publish(buffer[begin:end])
+            begin = end
+        self._kept = buffer[begin:]
+
+    def _publish(self, packet: bytes) -> None:
+        position = 1
+        while packet[position] & 0x80:
+            position += 1
+        length = int.from_bytes(packet[position + 1 : position + 3], "big")
+        topic = packet[position + 3 : position + 3 + length].decode("utf-8", "replace")
+        parts = topic.split("/", 5)
+        name = parts[5] if len(parts) == 6 else "coordinator"
+        self._found[name if len(self._found) < _MOST_TOPICS else "other"] += len(packet)
 
 
 def packet_end(buffer: bytes, begin: int) -> int | None:

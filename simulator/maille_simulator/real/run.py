@@ -115,7 +115,7 @@ class _RealRun:
                 await self._add_models(mesh)
                 self._began_s = now_s()
                 await self._play(mesh)
-                await self._measure_traffic()
+                record.bytes_by_topic = self._nodes.bytes_by_topic()
         finally:
             await self._end()
         record.marks = marks_of(self._scenario)
@@ -249,7 +249,8 @@ class _RealRun:
                 await asyncio.gather(*(self._hurt(node, event) for node in event.nodes))
 
     async def _hurt(self, node: str, event: Happening) -> None:
-        nodes, proxy, lasts_s = self._nodes, self._nodes.proxy(node), event.lasts_s
+        nodes, lasts_s = self._nodes, event.lasts_s
+        proxy = nodes.proxy(node)
         match event.kind:
             case EventKind.KILL:
                 await nodes.kill(node)
@@ -339,17 +340,6 @@ class _RealRun:
         while True:
             live.update(live_view(self._record, self._elapsed_s(), self._states))
             await asyncio.sleep(0.2)
-
-    async def _measure_traffic(self) -> None:
-        """Bytes by direction: a broker counts no topics, the coordinator its two ways."""
-        with contextlib.suppress(httpx.HTTPError):
-            async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-                text = (await client.get(f"{self._parts.http_url}/metrics")).text
-            for line in text.splitlines():
-                if line.startswith("maille_mqtt_") and "bytes" in line:
-                    name, value = line.split()[:2]
-                    short = name.removeprefix("maille_mqtt_").removesuffix("_total")
-                    self._record.bytes_by_topic[short] = int(float(value))
 
     # --- time ------------------------------------------------------------------------------
 

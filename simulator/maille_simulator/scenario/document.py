@@ -61,8 +61,10 @@ def read_document(path: Path) -> Document:
         node = loader.get_single_node()
         if node is None:
             raise ScenarioError(path, 1, "the file is empty: it has to hold a scenario")
-        _note_lines(document, node, ())
+        _note_lines(document, node, (), set())
         value = loader.construct_document(node)
+    except RecursionError as error:
+        raise ScenarioError(path, 1, "nested far too deeply for a scenario") from error
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
@@ -76,7 +78,12 @@ def read_document(path: Path) -> Document:
     return document
 
 
-def _note_lines(document: Document, node: yaml.Node, place: Place) -> None:
+def _note_lines(document: Document, node: yaml.Node, place: Place, seen_nodes: set[int]) -> None:
+    if id(node) in seen_nodes:
+        line = node.start_mark.line + 1
+        text = "a scenario has no use for YAML's anchors and aliases: write it out"
+        raise ScenarioError(document.path, line, text)
+    seen_nodes.add(id(node))
     document.lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -87,10 +94,10 @@ def _note_lines(document: Document, node: yaml.Node, place: Place) -> None:
                 raise ScenarioError(document.path, line, f"{key!r} stands here a second time")
             seen.add(key)
             document.lines[(*place, key)] = key_node.start_mark.line + 1
-            _note_lines(document, value_node, (*place, key))
+            _note_lines(document, value_node, (*place, key), seen_nodes)
     elif isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
-            _note_lines(document, item, (*place, position))
+            _note_lines(document, item, (*place, position), seen_nodes)
 
 
 def _check(document: Document) -> None:

@@ -80,10 +80,11 @@ def read_scenario(path: Path) -> Scenario:
         _group(document, ("nodes", place), item, duration_s)
         for place, item in enumerate(value["nodes"])
     )
-    ids = [node for group in groups for node in group.ids]
+    ids: set[str] = set()
     for place, group in enumerate(groups):
-        if any(ids.count(node) > 1 for node in group.ids):
+        if ids.intersection(group.ids):
             raise document.error(("nodes", place, "name"), f"two nodes are called {group.name!r}")
+        ids.update(group.ids)
     loads = tuple(
         _load(document, ("load", place), item, duration_s, [model.name for model in models])
         for place, item in enumerate(value["load"])

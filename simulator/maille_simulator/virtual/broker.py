@@ -107,6 +107,8 @@ class VirtualBroker:
         self._keepalive_ms = keepalive_ms
         self._connections: dict[tuple[Party, str], list[Connection]] = {}
         self._retained: dict[tuple[Topic, str], bytes] = {}
+        self._retained_of_coordinators: dict[tuple[Topic, str], bytes] = {}
+        """What is retained of coordinators: all that nodes and clients subscribe to of it."""
         self._coordinators: list[Connection] = []
         self._cuts: dict[tuple[Party, str], bool] = {}
         self._generation = 0
@@ -208,6 +210,8 @@ class VirtualBroker:
         if topic.retain:
             if payload:
                 self._retained[topic, identity] = payload
+                if topic.party is Party.COORDINATOR:
+                    self._retained_of_coordinators[topic, identity] = payload
             else:
                 self._retained.pop((topic, identity), None)
         weather = self.weather
@@ -247,9 +251,14 @@ class VirtualBroker:
             connection.held_back.append((topic, identity, payload, retained, False))
 
     def _tell_retained(self, connection: Connection) -> None:
-        for (topic, identity), payload in list(self._retained.items()):
-            if connection.party is Party.COORDINATOR or topic.party is Party.COORDINATOR:
-                self._deliver(connection, topic, identity, payload, True)
+        if connection.party is Party.COORDINATOR:
+            kept = list(self._retained.items())
+        else:
+            kept = [
+                item for item in self._retained_of_coordinators.items() if item[0] in self._retained
+            ]
+        for (topic, identity), payload in kept:
+            self._deliver(connection, topic, identity, payload, True)
 
     # --- ends ------------------------------------------------------------------------------
 

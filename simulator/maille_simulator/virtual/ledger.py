@@ -70,7 +70,7 @@ class Ledger:
         promise.runs += 1
         self.runs += 1
         # What is sent to an id that two devices share reaches both.
-        twice = promise.runs > 1 and not (promise.ran_on == node and node in self.twinned)
+        twice = promise.runs > 1 and promise.ran_on not in self.twinned
         promise.ran_on = node
         if twice and promise.settings.flags & TaskFlag.AT_MOST_ONCE:
             raise Violation("at most once", f"{node} runs {task_id.hex()} a second time")

@@ -52,5 +52,7 @@ class RunPlan:
     """From `healed_ms` until every node must be seen as it is: nodes are asked every 5 s."""
     validate_every_ms: float = 500.0
     coordinator_round_ms: float = 0.1
+    max_open_tasks: int = 2000
+    """The coordinator's limit, if the plan's own tasks are fewer."""
     heals: bool = True
     """Whether at `healed_ms` whoever was ended comes back; else all stays as it is."""

@@ -61,7 +61,7 @@ class World:
         self._clock_offset_ms = 0.0
         self._restart_after_ms = 0.0
         self._broken = {model.name for model in plan.models if model.broken}
-        self._limits = CoreLimits(max_open_tasks=max(2000, len(self._all_tasks())))
+        self._limits = CoreLimits(max_open_tasks=max(plan.max_open_tasks, len(self._all_tasks())))
         self.coordinator = self._new_coordinator()
         self.clients = {
             name: VirtualClient(self.schedule, self.broker, name, self._random(name), self._deliver)

@@ -1,0 +1,165 @@
+"""The ready scenarios with real processes, shortened; runs that are cut short or cannot begin."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import psutil
+import pytest
+
+from maille_simulator.errors import SimulatorError, ToolMissing
+from maille_simulator.real.run import run_for_real
+from maille_simulator.scenario.load import arrivals
+from maille_simulator.scenario.read import find_scenario, read_scenario, ready_scenarios, shortened
+
+SHORT_S = 8.0
+GOOD = """\
+name: tiny
+duration: 3s
+nodes:
+  - {name: board, kind: light, count: 2}
+load:
+  - {kind: constant, model: digits, per_s: 10}
+"""
+
+
+@pytest.mark.end_to_end
+@pytest.mark.broker
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", sorted(ready_scenarios()))
+def test_ready_scenarios_hold_with_real_parts(name: str) -> None:
+    scenario = shortened(read_scenario(find_scenario(name)), SHORT_S)
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    record = run_for_real(scenario, show=False)
+    assert record.held, [check for check in record.checks() if not check.held]
+    assert len(record.tasks) == sum(arrival.count for arrival in arrivals(scenario))
+    assert record.bytes_by_topic["up/hb"] > 0
+    left = {child.pid for child in psutil.Process().children(recursive=True)} - before
+    assert not left
+
+
+def simulate(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "maille.cli", "simulate", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+@pytest.mark.end_to_end
+@pytest.mark.broker
+@pytest.mark.timeout(120)
+def test_a_run_cut_by_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maille.cli", "simulate", "home"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        children: set[psutil.Process] = set()
+        deadline_s = time.monotonic() + 60
+        while len(children) < 4:
+            assert time.monotonic() < deadline_s
+            assert process.poll() is None
+            time.sleep(0.1)
+            children = set(psutil.Process(process.pid).children(recursive=True))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=40)
+        assert process.returncode == 130, errors
+        assert b"Traceback" not in errors
+        _, alive = psutil.wait_procs(list(children), timeout=10)
+        assert not alive
+        assert not list(tmp_path.glob("maille-sim-*"))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_a_missing_tool_is_named_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(GOOD.replace("kind: light", "kind: avr"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissing, match="apt install mosquitto"):
+        run_for_real(read_scenario(path), show=False)
+    path.write_text("broker: amqtt\n" + GOOD.replace("kind: light", "kind: avr"))
+    with pytest.raises(ToolMissing, match="apt install simavr"):
+        run_for_real(read_scenario(path), show=False)
+    path.write_text(
+        "broker: amqtt\n" + GOOD + "events:\n  - {at: 1s, do: clock_jump, seconds: 60}\n"
+    )
+    with pytest.raises(ToolMissing, match="apt install faketime"):
+        run_for_real(read_scenario(path), show=False)
+
+
+def test_a_disk_that_is_full_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text("broker: amqtt\n" + GOOD)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    with pytest.raises(SimulatorError, match="set TMPDIR"):
+        run_for_real(read_scenario(path), show=False)
+
+
+@pytest.mark.timeout(100)
+def test_a_disk_that_is_full_when_the_report_is_written() -> None:
+    done = simulate("classroom", "--virtual", "--duration", "3", "--report", "/dev/full")
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.timeout(100)
+def test_the_command_line_in_virtual_time(tmp_path: Path) -> None:
+    page, junit = tmp_path / "page.html", tmp_path / "junit.xml"
+    done = simulate(
+        *("classroom", "--virtual", "--duration", "10", "--json"),
+        *("--report", str(page), "--junit", str(junit)),
+    )
+    assert done.returncode == 0, done.stderr
+    [found] = json.loads(done.stdout)
+    assert found["held"]
+    assert found["lost"] == 0
+    assert "<svg" in page.read_text()
+    assert ET.parse(junit).getroot().find("testsuite") is not None
+    path = tmp_path / "asks-too-much.yaml"
+    path.write_text(GOOD + "expect: {p50: 0.01ms}\n")
+    done = simulate(str(path), "--virtual")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+
+
+@pytest.mark.timeout(100)
+def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(GOOD + "events:\n  - {at: 1s, do: explode}\n")
+    done = simulate(str(path), "--virtual")
+    assert done.returncode == 2
+    assert "unknown event 'explode'" in done.stderr.replace("\n", "")
+    assert ":8:" in done.stderr.replace("\n", "")
+    done = simulate()
+    assert done.returncode == 0
+    assert "classroom" in done.stdout
+
+
+@pytest.mark.timeout(100)
+def test_the_command_line_runs_chaos() -> None:
+    done = simulate("--chaos", "12", "--seed", "100", "--processes", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["seeds"] == 12
+    assert found["tasks"] == 12 * 500
+    assert found["failures"] == []

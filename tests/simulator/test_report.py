@@ -1,0 +1,126 @@
+"""Figures, checks, the page and the XML."""
+
+import json
+import math
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from maille_simulator.report.junit import junit_xml
+from maille_simulator.report.page import html_page
+from maille_simulator.report.record import AttemptSeen, Mark, RunRecord, TaskSeen, Twin
+from maille_simulator.scenario.values import (
+    Expectations,
+    Load,
+    LoadKind,
+    ModelUse,
+    NodeGroup,
+    NodeKindName,
+    Scenario,
+)
+
+
+def record(**expect: object) -> RunRecord:
+    scenario = Scenario(
+        "small",
+        "A scenario <with> signs & more",
+        10.0,
+        1,
+        "mosquitto",
+        (ModelUse("digits"),),
+        (NodeGroup("n", NodeKindName.LIGHT, 2),),
+        (Load(LoadKind.CONSTANT, "digits", 0.0, 10.0, 1.0),),
+        (),
+        Expectations(**expect),  # type: ignore[arg-type]
+    )
+    found = RunRecord(scenario, "real")
+    found.tasks = [
+        TaskSeen(float(second), second + 0.01 * (second + 1), "done", "n-1", 1, 5.0)
+        for second in range(10)
+    ]
+    found.marks = [Mark(4.005, "kill n-1", ("n-1",), 6.0)]
+    found.attempts = [AttemptSeen("n-1", 1.0, 1.1), AttemptSeen("n-2", 2.0, 2.2)]
+    found.bytes_by_topic = {"up/res": 1000, "dn/task": 500}
+    found.ready_after_s = {"n": 1.5}
+    return found
+
+
+def test_figures() -> None:
+    found = record()
+    assert found.lost == 0
+    assert found.done_share == 1.0
+    assert found.latencies_ms[0] < found.latencies_ms[-1]
+    assert math.isclose(found.tasks_per_s, 10 / 9.1, rel_tol=1e-6)
+    [(mark, after_s)] = found.recoveries()
+    assert mark.text == "kill n-1"
+    # The task of second 4 was under way and came back at 4.05.
+    assert math.isclose(after_s, 0.045, abs_tol=1e-9)
+
+
+def test_expectations_hold_or_not() -> None:
+    assert record().held
+    assert record(p50_ms=60.0, p99_ms=200.0, ready_within_s=2.0, recovered_within_s=1.0).held
+    assert not record(p50_ms=10.0).held
+    assert not record(tasks_per_s=50.0).held
+    assert not record(ready_within_s=1.0).held
+    assert not record(recovered_within_s=0.01).held
+    lost = record()
+    lost.tasks[3].ended_s = None
+    lost.tasks[3].status = ""
+    assert lost.lost == 1
+    assert not lost.held
+    assert math.isinf(lost.recoveries()[0][1])
+    broken = record()
+    broken.broken = "nothing is lost: 3 tasks"
+    assert not broken.held
+
+
+def test_a_twin_that_is_far_off_fails() -> None:
+    found = record()
+    found.twin = Twin(10.0, 11.0, 100.0, 95.0)
+    assert found.held
+    found.twin = Twin(10.0, 15.0, 100.0, 95.0)
+    assert not found.held
+
+
+@pytest.mark.timeout(100)
+def test_the_page_holds_everything_and_loads_nothing() -> None:
+    found = record(p50_ms=1.0)
+    found.twin = Twin(10.0, 11.0, 100.0, 95.0)
+    text = html_page([found, record()])
+    assert text.count("<svg") == 10
+    assert "A scenario &lt;with&gt; signs &amp; more" in text
+    assert "kill n-1" in text
+    assert "predicted" in text
+    assert 'class="no">failed' in text
+    for outside in ("http:", "https:", "src=", "@import"):
+        assert outside not in text.replace("http://www.w3.org", "")
+    ids = [part.split('"', 1)[0] for part in text.split('id="')[1:]]
+    assert len(ids) == len(set(ids))
+
+
+def test_json_knows_no_infinity() -> None:
+    found = record()
+    found.tasks[3].ended_s = None
+    found.tasks[3].status = ""
+    found.ready_after_s = {"n": math.inf}
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    assert json.loads(text)["ready_after_s"] == {"n": None}
+
+
+def test_junit_says_what_failed(tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    path.write_text(junit_xml([record(p50_ms=1.0), record()]))
+    root = ET.parse(path).getroot()
+    first, second = root.findall("testsuite")
+    assert (first.get("failures"), second.get("failures")) == ("1", "0")
+    [failure] = first.iter("failure")
+    assert "at most 1 ms" in str(failure.get("message"))
+
+
+@pytest.mark.timeout(60)
+def test_an_empty_run_has_a_page_too() -> None:
+    found = record()
+    found.tasks, found.marks, found.attempts, found.bytes_by_topic = [], [], [], {}
+    assert "<svg" not in html_page([found])
