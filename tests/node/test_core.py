@@ -5,7 +5,7 @@ from node_core_driver import BOOT, Driver, model, task
 
 from maille_node import events
 from maille_node.events import StopReason
-from maille_node.tasks import CANCELLED_KEPT_MS, SENT_AGAIN_MS
+from maille_node.tasks import CANCELLED_KEPT_MS, LATE_COPY_MS, SENT_AGAIN_MS
 from maille_protocol import (
     Control,
     ControlOrder,
@@ -307,11 +307,21 @@ def test_a_finished_task_is_answered_from_memory_with_the_new_attempt_and_epoch(
     assert driver.results() == [again]
 
 
-def test_memory_ends_with_the_deadline() -> None:
+def test_a_copy_of_an_offer_that_comes_after_its_deadline_runs_nothing() -> None:
     driver = Driver()
     driver.up()
     driver.finish(running(driver, 1))
-    driver.now_ms += 60_001
+    driver.now_ms += 60_000 + LATE_COPY_MS - 1
+    driver.offer(1)
+    assert not [action for action in driver.actions if isinstance(action, events.Prepare)]
+    assert driver.core.held_count == 0
+
+
+def test_memory_ends_some_time_after_the_deadline() -> None:
+    driver = Driver()
+    driver.up()
+    driver.finish(running(driver, 1))
+    driver.now_ms += 60_001 + LATE_COPY_MS
     driver.offer(1, attempt=2)
     assert driver.results() == []
     assert driver.core.held_count == 1

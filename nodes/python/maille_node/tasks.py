@@ -27,7 +27,6 @@ from maille_protocol import (
     topics,
 )
 from maille_protocol.limits import (
-    HEARTBEAT_INTERVAL_MS,
     MAX_INLINE_CONTENT_BYTES,
     MAX_TEXT_CHARACTERS,
 )
@@ -40,6 +39,8 @@ MAX_WAITING_BYTES = 32 * 1024 * 1024
 MAX_UPLOADING_BYTES = 256 * 1024 * 1024
 MAX_KNOWN_MODELS = 256
 CANCELLED_KEPT_MS = 60_000.0
+LATE_COPY_MS = 30_000.0
+"""How much later than the offer itself a copy of it may come."""
 SENT_AGAIN_MS = 60_000.0
 """Results younger than this are repeated to a coordinator that appears (again)."""
 
@@ -320,7 +321,8 @@ class NodeTasks:
                 result,
                 repeatable=code is not ErrorCode.NONE and code.retryable,
                 ended_ms=now_ms,
-                forget_at_ms=max(held.deadline_ms, now_ms + HEARTBEAT_INTERVAL_MS),
+                # A copy of the offer may come later than its deadline would have it.
+                forget_at_ms=max(held.deadline_ms, now_ms) + LATE_COPY_MS,
             ),
         )
         self._outbox.put(result)

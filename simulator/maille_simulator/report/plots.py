@@ -177,6 +177,7 @@ def svg_text(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # Ids are unique in a figure only; a page holds several.
     prefix = f"f{abs(hash(text)) % 10**8}"
     text = re.sub(r'id="', f'id="{prefix}', text)
