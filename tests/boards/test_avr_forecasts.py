@@ -1,9 +1,10 @@
 """Real models as AVR machine code: right answers, and about as fast as the converter says."""
 
+import re
 from pathlib import Path
 
 import pytest
-from avr_support import FIRMWARE, array, build, finished, needs_avr, variable
+from avr_support import ARDUINO, FIRMWARE, array, build, example, finished, needs_avr, variable
 from real_models import REAL_MODELS, converted
 
 from maille_coordinator.models.conversion.targets import BOARDS, estimated_ms
@@ -12,6 +13,7 @@ from maille_node.firmware.targets import TARGETS
 from maille_protocol.tiny import encode_model, make_self_tests, quantise_batch
 from maille_simulator.boards.avr import AvrBoard
 
+LEAST_STACK_BYTES = 600
 pytestmark = [needs_avr, pytest.mark.timeout(120)]
 
 
@@ -44,6 +46,21 @@ def test_machine_code_takes_about_what_the_converter_estimates(name: str, tmp_pa
     print(f"{name}: {measured_ms:.2f} ms measured, {estimate_ms:.2f} ms estimated")  # noqa: T201
     # Kernels that have become faster are welcome; estimates that promise too much are not.
     assert 0.3 * estimate_ms <= measured_ms <= 1.35 * estimate_ms
+
+
+def test_the_room_that_the_converter_counts_on_is_there(tmp_path: Path) -> None:
+    """Firmware of an Uno with everything in it, less its model: the same on a Nano."""
+    header = (ARDUINO / "examples" / "DigitsOnUno" / "model.h").read_text("utf-8")
+    document = int(re.search(r"([\d,]+) bytes, SHA-256", header)[1].replace(",", ""))  # type: ignore[index]
+    arena = int(re.search(r"arena_bytes = (\d+)", header)[1])  # type: ignore[index]
+    built = example("DigitsOnUno", "uno", tmp_path)
+    boards = {board.name: board for board in BOARDS}
+    for name in ("uno", "nano"):
+        target, board = TARGETS[name], boards[name]
+        assert built.flash_bytes - document + board.model_bytes <= target.flash_bytes
+        stack = target.ram_bytes - (built.ram_bytes - arena + board.arena_bytes)
+        assert stack >= LEAST_STACK_BYTES
+        print(f"{name}: {stack} bytes of stack at the largest arena")  # noqa: T201
 
 
 def test_a_wrong_answer_would_be_noticed(tmp_path: Path) -> None:

@@ -435,9 +435,9 @@ def test_inputs_of_open_size_or_of_text_are_refused() -> None:
 
 def test_a_model_too_large_for_the_target_names_layer_and_excess() -> None:
     drawn = Drawn()
-    drawn.dense("x", "h", 64, 400)
+    drawn.dense("x", "h", 64, 360)
     drawn.node("Relu", ["h"], "r")
-    drawn.dense("r", "y", 400, 10)
+    drawn.dense("r", "y", 360, 10)
     data = drawn.finish({"x": [64]}, ["y"])
     with pytest.raises(
         DoesNotFit, match=r"uno: \d+ bytes of model are \d+ more .*dense, Gemm \('/h'"
@@ -445,6 +445,10 @@ def test_a_model_too_large_for_the_target_names_layer_and_excess() -> None:
         converted_with_error(data, {"x": samples((64,))}, "uno")
     made, _ = converted_with_error(data, {"x": samples((64,))}, "avr")
     assert [item.board.name for item in made.fits if item.fits] == ["mega", "rp2040", "esp32"]
+    hints = {item.board.name: item.hint for item in made.fits}
+    assert hints["mega"] == ""
+    assert "raise max_model_bytes to at least" in hints["rp2040"]
+    assert "arena_bytes" not in hints["rp2040"]
 
     drawn = Drawn()
     drawn.conv("x", "c", 8, 1, 3, 3, pads=[1, 1, 1, 1])

@@ -32,7 +32,7 @@ def convert(
         ),
     ],
     target: Annotated[
-        str, typer.Option(help="avr, uno, mega, esp32, rp2040, or any: what has to fit.")
+        str, typer.Option(help="avr, uno, nano, mega, esp32, rp2040, or any: what has to fit.")
     ] = "any",
     out: Annotated[
         Path | None,
@@ -114,6 +114,7 @@ def _document(path: Path, made: "Conversion") -> Mapping[str, object]:
                 "board": item.board.name,
                 "fits": item.fits,
                 "reason": item.reason,
+                "hint": item.hint,
                 "estimated_ms": round(item.estimated_ms, 3),
                 "model_bytes": item.board.model_bytes,
                 "arena_bytes": item.board.arena_bytes,
@@ -156,8 +157,8 @@ def _print(path: Path, made: "Conversion") -> None:
     columns = ["board", "fits", "storage", "memory", "time", "cycles", "boards"]
     console.print(output.table(columns, rows, right="storage memory time"))
     for item in made.fits:
-        if not item.fits:
-            console.print(f"  {item.board.name}: {item.reason}", markup=False)
+        if item.reason or item.hint:
+            console.print(f"  {item.board.name}: {item.reason or item.hint}", markup=False)
     for note in made.notes:
         console.print(f"  note: {note}", markup=False)
     console.print(f"Next: maille models add {path}", markup=False)
