@@ -114,6 +114,7 @@ class CppBoard:
                     self._take(self._library.maille_board_receive(self._board, byte, now))
             case events.Send(token, message):
                 self._queue.append((token, message))
+                self._send(now)
             case events.SetBusy(busy):
                 self._library.maille_board_busy(self._board, busy, now)
             case _:

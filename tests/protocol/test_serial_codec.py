@@ -37,7 +37,7 @@ SCHEMA = pycddl.Schema(
     re.sub(rf"(?m)(?<![a-z-])({'|'.join(_RULES)})(?= = \[| /|$)", r"\1-message", CDDL)
 )
 
-BUDGET_FLASH_BYTES = 4600
+BUDGET_FLASH_BYTES = 4096
 BUDGET_RAM_BYTES = 220
 
 

@@ -68,6 +68,13 @@ def test_a_clean_wire_repeats_nothing(make_board: Callable[[Hello], Board]) -> N
     assert not world.board_side.lost
 
 
+@both
+def test_a_board_whose_line_has_no_speed(make_board: Callable[[Hello], Board]) -> None:
+    world = run_to_end(World(2, make_board, rates=0))
+    assert world.host.rate == 0
+    assert world.board_rate == 0
+
+
 @pytest.mark.timeout(120)
 @both
 def test_noise_never_wedges_it(make_board: Callable[[Hello], Board]) -> None:

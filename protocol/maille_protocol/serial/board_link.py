@@ -24,6 +24,7 @@ from maille_protocol.serial.limits import (
     HELLO_FAST_FOR_MS,
     HELLO_FAST_MS,
     HELLO_SLOW_MS,
+    HOST_HEADER_BYTES,
     HOST_SILENT_MS,
     LINK_VERSION,
     MAX_BODY_BYTES,
@@ -137,7 +138,7 @@ class BoardLink:
     def _frame(self, frame: HostFrame, now_ms: float) -> None:
         own = self.session != 0 and frame.session == self.session
         if own and frame.kind is not Kind.OPEN and not self._sender.acknowledges(frame.ack):
-            self._throw_away(len(frame.payload))
+            self._throw_away(HOST_HEADER_BYTES + len(frame.payload))
             return
         self._seen = frame.tag
         if frame.kind is Kind.HELLO:

@@ -47,7 +47,7 @@ void Link::begin(const LinkConfig& config, Write write, void* context, uint16_t 
   out_ = nullptr;
   nonce_ = 0;
   bad_ = 0;
-  nak_ms_ = now_ms;
+  nak_ms_ = now_ms - NAK_SPACING_MS;
   session_ = 0;
   seen_ = 0;
   rate_ = 0;
@@ -308,8 +308,8 @@ void Link::send_data(uint16_t now_ms) {
 }
 
 void Link::write_hello(uint16_t now_ms) {
-  if (since(alone_ms_, now_ms) >= HELLO_FAST_FOR_MS) young_ = false;
   if (!hello_now_ && since(hello_ms_, now_ms) < (young_ ? HELLO_FAST_MS : HELLO_SLOW_MS)) return;
+  if (since(alone_ms_, now_ms) >= HELLO_FAST_FOR_MS) young_ = false;
   hello_now_ = false;
   hello_ms_ = now_ms;
   const LinkConfig& config = config_;
