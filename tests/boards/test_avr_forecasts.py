@@ -13,7 +13,7 @@ from maille_node.firmware.targets import TARGETS
 from maille_protocol.tiny import encode_model, make_self_tests, quantise_batch
 from maille_simulator.boards.avr import AvrBoard
 
-LEAST_STACK_BYTES = 600
+LEAST_STACK_BYTES = 500
 pytestmark = [needs_avr, pytest.mark.timeout(120)]
 
 

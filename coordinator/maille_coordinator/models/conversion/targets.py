@@ -98,13 +98,13 @@ _VIPER = Cycles(
 _VIPER_SOURCE = "estimated: from the length of the viper loops, not counted on a board"
 _MICROPYTHON_SETTINGS = {"max_model_bytes": 8192, "arena_bytes": 2048}
 BOARDS = (
-    # What tests/boards/test_avr_forecasts.py finds free beside the firmware, and 600 bytes of stack.
+    # What tests/boards/test_avr_forecasts.py finds free beside the firmware, and 500 bytes of stack.
     Board(
-        *("uno", "Arduino Uno (ATmega328P)", 16_000_000, 10_752, 640),
+        *("uno", "Arduino Uno (ATmega328P)", 16_000_000, 9_728, 640),
         *(_AVR, _AVR_SOURCE),
     ),
     Board(
-        *("nano", "Arduino Nano (ATmega328P)", 16_000_000, 9_216, 640),
+        *("nano", "Arduino Nano (ATmega328P)", 16_000_000, 8_192, 640),
         *(_AVR, _AVR_SOURCE),
     ),
     # An array of avr-gcc has at most 32767 bytes.
