@@ -186,3 +186,25 @@ def test_a_gguf_of_another_kind_or_cut_short_is_refused(model_file: Path, tmp_pa
     with pytest.raises(InspectionError, match="mamba") as failure:
         asyncio.run(inspect_model(other))
     assert failure.value.code == "unsupported"
+
+
+def test_an_answer_is_waited_for_from_where_its_reader_is(model_file: Path) -> None:
+    """After a restart the coordinator is behind: tokens that the reader has come again first."""
+
+    async def follow(answer: Answer, index: int) -> list[tuple[int, str | None]]:
+        return [(piece.index, piece.finish_reason) async for piece in answer.follow(index)]
+
+    async def scenario() -> None:
+        tokenizer = Tokenizer(read_model(model_file).vocabulary)
+        answer = Answer("r", tokenizer, 3, most_tokens=9)
+        tokens = tokenizer.encode("one two three", add_bos=False)[:4]
+        reader = asyncio.create_task(follow(answer, 2))
+        beyond = asyncio.create_task(follow(answer, 8))
+        for token in tokens:
+            await asyncio.sleep(0)
+            answer.add(Token(token))
+        answer.end("length", "", "", 0.0)
+        assert await reader == [(3, None), (4, None), (4, "length")]
+        assert await beyond == [(4, "length")]
+
+    asyncio.run(scenario())

@@ -82,6 +82,8 @@ class Run:
     """Answers that were not those of the undisturbed run."""
     hung: int
     """Answers that did not come to their end."""
+    errors: tuple[str, ...] = ()
+    """What went wrong with answers that are not right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ async def _measure(
             mine.append(found)
             blows = ", ".join(f"{who} at token {token}" for token, who in found.blows)
             pauses = ", ".join(f"{pause:.0f}" for pause in found.pauses_ms)
-            bad = f"; {found.wrong} WRONG, {found.hung} HUNG" if found.wrong or found.hung else ""
+            bad = "".join(f"; NOT RIGHT: {error}" for error in found.errors)
             say(f"{kind} {number + 1}/{plan.runs}: {blows}: {pauses} ms{bad}")
             await scene.whole()
     runs += mine
@@ -290,6 +292,11 @@ class _Scene:
             pauses_ms,
             max(0, wrong),
             hung,
+            tuple(
+                found.error or f"{found.text[-80:]!r} instead of {want[-80:]!r}"
+                for found, want in zip(readings, expected, strict=True)
+                if found.text != want
+            ),
         )
 
     async def _read(self, question: int, reading: Reading) -> None:

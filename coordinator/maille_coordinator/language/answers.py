@@ -24,8 +24,11 @@ class Answer:
         logprobs: int | None = None,
         end_tokens: frozenset[int] = frozenset(),
         continues: bool = False,
+        most_tokens: int = 0,
     ) -> None:
         self.response_id = response_id
+        self.most_tokens = most_tokens
+        """It has no more than these; 0: not known."""
         self.readers = 0
         self.pieces: list[TextPiece] = []
         """One for each token, and the last one."""
@@ -92,6 +95,8 @@ class Answer:
                 if piece.finish_reason is not None:
                     return
             if self.ended:
+                # Asked for from beyond its end: that it ended is all there is to tell.
+                yield self.pieces[-1]
                 return
             news = self._news
             await news.wait()

@@ -347,11 +347,13 @@ class LanguageService:
                 f"no response {response_id[:80]!r} is kept: it may have ended more than "
                 f"{KEEP_ENDED_S / 60:g} minutes ago; ask again",
             )
-        if not 0 <= from_index <= answer.count:
+        # A coordinator that started anew may be some tokens behind what was read: they come again.
+        most = answer.count if answer.ended else answer.most_tokens
+        if not 0 <= from_index <= most:
             raise ServiceError(
                 400,
                 "bad_parameter",
-                f"the response has {answer.count} tokens so far: go on from 0 to {answer.count}",
+                f"the response has {answer.count} tokens so far: go on from 0 to {most}",
             )
         async with contextlib.aclosing(self._follow(answer, from_index)) as pieces:
             async for piece in pieces:
@@ -500,6 +502,7 @@ class LanguageService:
                 stops=tuple(extra["stop"]),
                 logprobs=extra["logprobs"],
                 end_tokens=frozenset(start.end_tokens),
+                most_tokens=start.max_tokens,
             )
         except ValueError as error:
             raise ServiceError(400, "bad_parameter", str(error)) from error
