@@ -25,14 +25,19 @@ class Parts:
     Args:
         folder: an empty folder.
         broker: its kind.
+        coordinator_options: more of `maille coordinator`.
     """
 
-    def __init__(self, folder: Path, broker: str) -> None:
+    def __init__(
+        self, folder: Path, broker: str, coordinator_options: tuple[str, ...] = ()
+    ) -> None:
         self.folder = folder
         self.mqtt_port = free_port("127.0.0.1")
         self.http_port = free_port("127.0.0.1")
         self._kind = broker
+        self._coordinator_options = coordinator_options
         self._children: dict[str, ChildProcess] = {}
+        self._starting: dict[str, asyncio.Future[ChildProcess]] = {}
         self._stopped: set[str] = set()
 
     @property
@@ -77,6 +82,7 @@ class Parts:
         command = maille_command(
             *("coordinator", "--http-port", str(self.http_port), "--no-advertise"),
             *("--state-directory", str(self.folder / "coordinator")),
+            *self._coordinator_options,
         )
         if clock_offset_s:
             command = ["faketime", "-m", "-f", f"{clock_offset_s:+g}s", *command]
@@ -85,8 +91,12 @@ class Parts:
 
     async def start(self, name: str, command: list[str]) -> ChildProcess:
         """Start a program under a name that is free."""
-        child = await start_child(name, command, self.environment())
+        starting = asyncio.ensure_future(start_child(name, command, self.environment()))
+        self._starting[name] = starting
+        # Who is cancelled here still leaves a process behind, which `close` then ends.
+        child = await asyncio.shield(starting)
         self._children[name] = child
+        del self._starting[name]
         return child
 
     def runs(self, name: str) -> bool:
@@ -125,6 +135,9 @@ class Parts:
 
     async def close(self) -> None:
         """End everything, the last started first; what was stopped goes on to be ended."""
+        for name, starting in list(self._starting.items()):
+            with contextlib.suppress(OSError):
+                self._children[name] = await starting
         for name in list(self._stopped):
             self.signal(name, signal.SIGCONT)
         names = list(reversed(self._children))

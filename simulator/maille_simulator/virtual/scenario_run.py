@@ -6,6 +6,7 @@ from random import Random
 
 from maille.client_core import TaskSettings
 from maille_protocol import NodeState, TaskFlag
+from maille_simulator.errors import SimulatorError
 from maille_simulator.report.record import AttemptSeen, Mark, RunRecord, TaskSeen
 from maille_simulator.scenario.load import arrivals
 from maille_simulator.scenario.values import (
@@ -45,7 +46,12 @@ class MachineProfile:
 
 
 def run_virtually(scenario: Scenario, profile: MachineProfile | None = None) -> RunRecord:
-    """Play a scenario in virtual time."""
+    """Play a scenario in virtual time; SimulatorError if it has a language model."""
+    if any(model.language for model in scenario.models):
+        raise SimulatorError(
+            f"{scenario.name} has a language model, which is played in real time only: leave "
+            "--virtual and --twin out"
+        )
     started_s = time.perf_counter()
     recorder = Recorder()
     plan = plan_of(scenario, profile or MachineProfile())
