@@ -281,7 +281,8 @@ class Coordinator:
             for event in spoken
             if not event.retained
         ]
-        self.boards.observe(self.core, fresh, needs)
+        timed = any(isinstance(event, TimeReached | ForgetAsked | DrainAsked) for event in events)
+        self.boards.observe(self.core, fresh, needs, timed=timed)
 
     def _refused(self, event: ModelRefused) -> None:
         """Told by the boards within a round: the next one ends the tasks."""

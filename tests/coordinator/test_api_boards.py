@@ -93,7 +93,7 @@ class Wired:
         self._seq[node] += 1
         event = NodeSpoke(node, Envelope(7, self._seq[node], 1, message))
         self.core.handle(event, self.now_ms)
-        self.boards.observe(self.core, [(node, 7, message)], [])
+        self.boards.observe(self.core, [(node, 7, message)], [], timed=True)
 
     def tick(self, ms: float) -> None:
         self.now_ms += ms
@@ -286,7 +286,7 @@ def test_a_forgotten_board_is_forgotten(tmp_path: Path) -> None:
         wired.hear("pico-1", NodeStatus(NodeState.DISCONNECTED))
         assert (await client.get("/api/boards/pico-1")).json()["reachable"] is False
         wired.core.handle(ForgetAsked("pico-1"), wired.now_ms)
-        wired.boards.observe(wired.core, [], [])
+        wired.boards.observe(wired.core, [], [], timed=True)
         assert (await client.get("/api/boards")).json() == {"boards": []}
         assert wired.store.wishes() == []
 

@@ -42,6 +42,10 @@ from maille_protocol.topics import Topic
 logger = logging.getLogger(__name__)
 
 
+SWEEP_MS = 200.0
+"""How often all boards are looked at while messages of other nodes come."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the coordinator gives the service to work with."""
@@ -67,6 +71,7 @@ class BoardService:
         self._readings = ReadingStore(surroundings.models)
         self._timer: asyncio.TimerHandle | None = None
         self._next_sense = 1
+        self._swept_ms = 0.0
         self._tasks: Core | None = None
         self.chunks_sent = 0
         self.readings_taken = 0
@@ -93,6 +98,8 @@ class BoardService:
         core: Core,
         heard: Iterable[tuple[str, int, Message]],
         needs: Iterable[NeedModel],
+        *,
+        timed: bool,
     ) -> None:
         """Take note of what a round of the task core has changed and wants, and of messages.
 
@@ -100,6 +107,7 @@ class BoardService:
             core: of the tasks.
             heard: node, boot number and message of what nodes said.
             needs: models that tasks wait for.
+            timed: whether a timer of the task core ran: nodes may have fallen silent.
         """
         for node, boot, message in heard:
             record = core.registry.get(node)
@@ -109,6 +117,15 @@ class BoardService:
                 self._note(record)
                 if isinstance(message, BoardState | ModelReport | Readings):
                     self._take(happened.BoardSpoke(node, message))
+        now_ms = self._around.now_ms()
+        if timed or now_ms - self._swept_ms >= SWEEP_MS:
+            self._swept_ms = now_ms
+            self._sweep(core)
+        for need in needs:
+            self._take(happened.ModelNeeded(need.model, need.node, need.offer_bytes))
+
+    def _sweep(self, core: Core) -> None:
+        """See what has become of boards that said nothing."""
         for node in list(self._nodes):
             known = core.registry.get(node)
             if known is None:
@@ -116,8 +133,6 @@ class BoardService:
                 self._take(happened.NodeForgotten(node))
             else:
                 self._note(known)
-        for need in needs:
-            self._take(happened.ModelNeeded(need.model, need.node, need.offer_bytes))
 
     def _note(self, record: NodeRecord) -> None:
         now = node_changed(record)
