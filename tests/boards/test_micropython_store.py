@@ -12,7 +12,7 @@ from interpreter import SCRIPTS, environment, last_words, micropython, run_on_bo
 
 from maille_protocol.tiny import encode_model
 
-CHUNK_BYTES = 48
+CHUNK_BYTES = 64
 
 
 @pytest.fixture
