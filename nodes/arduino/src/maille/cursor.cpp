@@ -19,21 +19,25 @@ uint32_t Cursor::any_head(uint8_t &major) {
   const uint8_t first = next();
   major = first >> 5;
   const uint8_t information = first & 31;
-  if (information < 24) {
-    return information;
+  if (information < 24) return information;
+  if (information == 24) {
+    const uint8_t value = next();
+    if (value < 24) failed_ = true;  // a shorter head would have done
+    return failed_ ? 0 : value;
   }
-  if (information > 26) {  // 64 bits, reserved or of indefinite length: not in this format
+  if (information == 25) {
+    const uint8_t high = next();
+    const uint16_t value = static_cast<uint16_t>(high << 8 | next());
+    if (high == 0) failed_ = true;
+    return failed_ ? 0 : value;
+  }
+  if (information != 26) {  // 64 bits, reserved or of indefinite length: not in this format
     failed_ = true;
     return 0;
   }
   uint32_t value = 0;
-  for (uint8_t bytes = static_cast<uint8_t>(1 << (information - 24)); bytes != 0; bytes--) {
-    value = value << 8 | next();
-  }
-  const uint32_t smallest = information == 24 ? 24 : information == 25 ? 0x100 : 0x10000;
-  if (value < smallest) {  // a shorter head would have done
-    failed_ = true;
-  }
+  for (uint8_t bytes = 4; bytes != 0; bytes--) value = value << 8 | next();
+  if (value < 0x10000) failed_ = true;
   return failed_ ? 0 : value;
 }
 

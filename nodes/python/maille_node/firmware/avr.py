@@ -37,6 +37,8 @@ _CORE_DEFINES = ("-DDECIMAL_DIG=__DECIMAL_DIG__",)
 # Shared entries and exits of functions: an eighth less flash for some cycles a call. Not where models run.
 _SMALL_FLAGS = ("-mcall-prologues",)
 _SMALL_FILES = {"link", "framing", "cbor", "node", "delivery", "store", "senses"}
+# At link time the flag is for all: what every run of a model calls most is left out of that.
+_FAST_FILES = {"cursor"}
 _OWN_WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 
@@ -161,6 +163,7 @@ def _compile(
         *common,
         *language,
         *(_SMALL_FLAGS if own and source.stem in _SMALL_FILES else ()),
+        *(("-fno-lto",) if own and source.stem in _FAST_FILES else ()),
         *warnings,
         f"-mmcu={target.mcu}",
         f"-DF_CPU={target.clock_hz}L",
