@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sklearn.datasets import load_digits
 from maille_node.firmware import avr
 from maille_node.firmware.targets import UNO
 from maille_protocol.tiny import Model, decode_model, dequantise_outputs, quantise_inputs, run
-from maille_simulator.boards.runner_build import runner_path
+from maille_simulator.boards.avr_serial import AvrSerial
 
 SKETCH = Path(__file__).parents[2] / "nodes" / "arduino" / "examples" / "DigitsOnUno"
 TASKS = 20
@@ -32,29 +31,6 @@ def document() -> bytes:
     return bytes(int(number) for number in body.replace("\n", "").split(",") if number.strip())
 
 
-class Uno:
-    """The simulated board's process, in real time on a pseudo terminal."""
-
-    def __init__(self, elf: Path) -> None:
-        self._process = subprocess.Popen(
-            [str(runner_path()), UNO.mcu, str(UNO.clock_hz), str(elf), "--pty", "1"],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stderr is not None
-        self.path = self._process.stderr.readline().removeprefix("pty ").strip()
-
-    def reset(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write("x")
-        self._process.stdin.flush()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
 @pytest.fixture(scope="module")
 def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sketch as it would be flashed."""
@@ -62,13 +38,12 @@ def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def uno(elf: Path) -> Iterator[Uno]:
-    made = Uno(elf)
-    yield made
-    made.close()
+def uno(elf: Path) -> Iterator[AvrSerial]:
+    with AvrSerial(UNO, elf) as made:
+        yield made
 
 
-def start_gateway(mesh: RealMesh, uno: Uno) -> None:
+def start_gateway(mesh: RealMesh, uno: AvrSerial) -> None:
     arguments = ("gateway", "--url", mesh.http_url, "--port", uno.path, "--id", "gw", "--json")
     mesh.launch("gateway", *arguments)
 
@@ -89,7 +64,7 @@ def expected(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, list[obje
     return {key: array.ravel().tolist() for key, array in dequantise_outputs(model, named).items()}
 
 
-def classify(mesh: RealMesh, model: Model, first: int, uno: Uno | None = None) -> None:
+def classify(mesh: RealMesh, model: Model, first: int, uno: AvrSerial | None = None) -> None:
     """Tasks through the whole mesh; with a board, it is reset amid them."""
     described = model.description.inputs[0]
     cases = [
@@ -105,7 +80,9 @@ def classify(mesh: RealMesh, model: Model, first: int, uno: Uno | None = None) -
             assert found == expected(model, case)
 
 
-def test_an_uno_classifies_digits_through_resets_and_restarts(tmp_path: Path, uno: Uno) -> None:
+def test_an_uno_classifies_digits_through_resets_and_restarts(
+    tmp_path: Path, uno: AvrSerial
+) -> None:
     data = document()
     model = decode_model(data)
     container = tmp_path / "digits-uno.tiny"

@@ -1,7 +1,10 @@
 /* Runs one AVR in virtual time, obeying commands on standard input (see ../avr.py, its only
  * speaker), or on a pseudo-terminal with --pty.
  *
- *   maille-avr-runner MCU FREQUENCY ELF [--pty SPEED]
+ *   maille-avr-runner MCU FREQUENCY ELF [--pty SPEED [EEPROM]]
+ *
+ * SPEED is board time over real time, 0: as fast as it goes. EEPROM is a file that the chip's EEPROM
+ * is read from, if it is there, and written to at the end.
  */
 #include "runner.h"
 
@@ -281,10 +284,27 @@ static int pipe_main(Board *board)
     return 0;
 }
 
+static void eeprom_file(Board *board, const char *path, int save)
+{
+    static uint8_t bytes[65536];
+    avr_eeprom_desc_t description = {bytes, 0, board->avr->e2end + 1};
+    FILE *file = fopen(path, save ? "wb" : "rb");
+    if (!file) {
+        return;
+    }
+    if (save) {
+        avr_ioctl(board->avr, AVR_IOCTL_EEPROM_GET, &description);
+        fwrite(bytes, 1, description.size, file);
+    } else if (fread(bytes, 1, description.size, file) == description.size) {
+        avr_ioctl(board->avr, AVR_IOCTL_EEPROM_SET, &description);
+    }
+    fclose(file);
+}
+
 int main(int count, char **arguments)
 {
     if (count < 4) {
-        fprintf(stderr, "usage: %s MCU FREQUENCY ELF [--pty SPEED]\n", arguments[0]);
+        fprintf(stderr, "usage: %s MCU FREQUENCY ELF [--pty SPEED [EEPROM]]\n", arguments[0]);
         return 2;
     }
     reply_to = dup(STDOUT_FILENO);
@@ -315,5 +335,12 @@ int main(int count, char **arguments)
     avr_register_io_write(board.avr, GPIOR0_ADDRESS, mark_written, NULL);
 
     on_pty = count >= 6 && strcmp(arguments[4], "--pty") == 0;
-    return on_pty ? pty_main(&board, strtod(arguments[5], NULL)) : pipe_main(&board);
+    if (!on_pty) {
+        return pipe_main(&board);
+    }
+    const char *eeprom = count >= 7 ? arguments[6] : "/dev/null";
+    eeprom_file(&board, eeprom, 0);
+    int result = pty_main(&board, strtod(arguments[5], NULL));
+    eeprom_file(&board, eeprom, 1);
+    return result;
 }
