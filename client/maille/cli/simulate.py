@@ -11,6 +11,7 @@ from rich.table import Table
 from maille.cli import output
 from maille.cli.common import JsonOption, friendly
 from maille.errors import MailleError, SettingsError
+from maille_node.firmware.targets import TARGETS
 
 if TYPE_CHECKING:
     from maille_simulator.report.record import RunRecord
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 def simulate(
     scenarios: Annotated[
         list[str] | None,
-        typer.Argument(help="YAML files, or names of ready scenarios; none lists those."),
+        typer.Argument(
+            help="YAML files, or names of ready scenarios; none lists those. "
+            "Or one of uno, nano, mega: boards on ports of this machine."
+        ),
     ] = None,
     *,
     virtual: Annotated[
@@ -42,6 +46,11 @@ def simulate(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes for --chaos; one a core if left out.")
     ] = None,
+    count: Annotated[int, typer.Option(min=1, help="With uno, nano or mega: how many.")] = 1,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="With uno, nano or mega: a model in the tiny format to build in."),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with plots.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
     as_json: JsonOption = False,
@@ -52,6 +61,9 @@ def simulate(
     """
     from maille_simulator.errors import ScenarioError, SimulatorError
 
+    if scenarios is not None and len(scenarios) == 1 and scenarios[0] in TARGETS:
+        _boards(scenarios[0], count, model)
+        return
     try:
         if chaos is not None:
             _chaos(seed or 0, chaos, processes, as_json=as_json)
@@ -65,6 +77,21 @@ def simulate(
         raise SettingsError(str(error)) from error
     except SimulatorError as error:
         raise MailleError(str(error)) from error
+
+
+def _boards(name: str, count: int, model: Path | None) -> None:
+    """Boards as AVR machine code, each on a pseudo-terminal, until interrupted."""
+    from maille_node.firmware.avr import FirmwareError
+    from maille_protocol import WireError
+    from maille_simulator.boards.fleet import run_boards
+    from maille_simulator.boards.runner_build import RunnerError
+
+    try:
+        run_boards(name, count, lambda text: print(text, flush=True), model=model)
+    except (FirmwareError, RunnerError) as error:
+        raise SettingsError(str(error)) from error
+    except (WireError, OSError) as error:
+        raise SettingsError(f"{model} is no model in the tiny format: {error}") from error
 
 
 def _list(*, as_json: bool) -> None:
