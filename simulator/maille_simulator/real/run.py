@@ -19,6 +19,7 @@ from rich.live import Live
 from maille.async_mesh import AsyncMesh
 from maille.digits import load_digits
 from maille.errors import MailleError, TaskCancelled, TaskDead, TaskError, TaskExpired
+from maille_simulator.boards.sample_models import dense_model
 from maille_simulator.errors import SimulatorError, ToolMissing
 from maille_simulator.real.language import (
     answer,
@@ -140,11 +141,28 @@ class _RealRun:
             file = model.file
             if file is None and model.language:
                 file = demonstration_file()
+            if file is None and model.tiny:
+                file = self._folder / f"{model.name}.tiny"
+                await asyncio.to_thread(file.write_bytes, dense_model())
             if file is None:
                 file = self._folder / f"{model.name}.onnx"
                 digits, _ = await asyncio.to_thread(load_digits)
                 await asyncio.to_thread(file.write_bytes, digits.onnx)
             await mesh.models.add(file, model.name)
+
+    async def _deliver(self, mesh: AsyncMesh) -> None:
+        """Put the tiny models on the boards, as a person does before using them."""
+        boards = [
+            node
+            for group in self._scenario.groups
+            if group.kind not in (NodeKindName.PC, NodeKindName.LIGHT)
+            for node in group.ids
+        ]
+        for model in self._scenario.models:
+            if model.tiny:
+                await asyncio.gather(
+                    *(mesh.boards.deploy(model.name, node, timeout_s=60.0) for node in boards)
+                )
 
     async def _calibrate(self, mesh: AsyncMesh) -> None:
         """How long a message takes here: from calls one at a time, before anything happens."""
@@ -197,6 +215,7 @@ class _RealRun:
                         await wait_until_cut(mesh, model.name, len(self._scenario.nodes))
                         text = await answer(mesh, model.name, self._tokens(model.name))
                         self._undisturbed[model.name] = text
+                await self._deliver(mesh)
                 await self._calibrate(mesh)
                 # Processes take a second to start; the scenario begins when they are there.
                 joined = dict(self._record.ready_after_s)

@@ -156,7 +156,11 @@ def _model(document: Document, place: Place, item: dict[str, Any]) -> ModelUse:
         file = document.path.parent / item["file"]
         if not file.is_file():
             raise document.error((*place, "file"), f"no file {file}: give an ONNX model's path")
-    elif item["name"] != "digits" and "run" not in item and not item.get("language"):
+    elif (
+        item["name"] != "digits"
+        and "run" not in item
+        and not (item.get("language") or item.get("tiny"))
+    ):
         text = f"model {item['name']!r} needs `file`, or `run` for light and virtual nodes"
         raise document.error(place, text)
     return ModelUse(
@@ -164,6 +168,7 @@ def _model(document: Document, place: Place, item: dict[str, Any]) -> ModelUse:
         file,
         seconds(item.get("run", "1ms")) * 1000,
         seconds(item.get("load", "30ms")) * 1000,
+        item.get("tiny", False),
         item.get("language", False),
     )
 

