@@ -402,3 +402,20 @@ def vibrate(bench: Bench, *, strength: float, unbalance: float) -> int:
     assert len(readings) >= 3
     label: int = readings[-1].outputs[0][0]
     return label
+
+
+@pytest.mark.timeout(60)
+def test_noise_never_wedges_a_board(digits: Bench) -> None:
+    digits.join()
+    _, inputs, _ = digits_model()
+    digits.offer(inputs[0])
+    rng = np.random.default_rng(11)
+    for _ in range(10):
+        digits.board.uart_write(rng.bytes(10_000), baud=500_000)
+        digits.host.run_for_ms(250)
+    digits.host.run_for_ms(3000, lambda: digits.host.link.phase.name == "OPEN")
+    digits.host.run_for_ms(500)
+    digits.host.heard.clear()
+    assert digits.offer(inputs[1]).status is ResultStatus.DONE
+    counters = digits.board.uart_counters()[0]
+    assert counters.bytes_received > 100_000

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import TypeVar
 
 from maille_protocol.serial import events
@@ -35,7 +36,7 @@ class VirtualHost:
         board: the board; its UART 0 is used.
         schema: of the board messages spoken here.
         highest_rate: what speed to go up to.
-        random32: the link's source of random numbers.
+        seed: of the link's random numbers.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class VirtualHost:
         *,
         schema: bytes = SCHEMA,
         highest_rate: int = 2,
-        random32: Callable[[], int] = lambda: 0x2545F491,
+        seed: int = 1,
     ) -> None:
         self.board = board
-        self.link = HostLink(schema, random32, highest_rate=highest_rate)
+        random = Random(seed)
+        self.link = HostLink(schema, lambda: random.getrandbits(32), highest_rate=highest_rate)
         self.heard: list[Heard] = []
         self.log: list[events.Action] = []
         self._wake_ms = _NEVER_MS

@@ -1,7 +1,7 @@
 // Takes small models from the mesh into its EEPROM and keeps them over a reset: dense networks and
 // decision forests of at most 900 bytes. Its own sensors are two analog pins.
 //
-//   maille models deploy small-forest uno-1
+//   maille deploy small-forest --on keeps-models-1
 #include <Maille.h>
 
 uint8_t arena[256];
