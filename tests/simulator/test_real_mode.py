@@ -106,6 +106,14 @@ def test_a_missing_tool_is_named_with_its_package(
         run_for_real(read_scenario(path), show=False)
 
 
+def test_a_serial_line_is_damaged_in_virtual_time_only(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    events = "events:\n  - {at: 1s, do: corruption, nodes: board-1, share: 0.001}\n"
+    path.write_text("broker: amqtt\n" + GOOD.replace("kind: light", "kind: avr") + events)
+    with pytest.raises(SimulatorError, match="--virtual"):
+        run_for_real(read_scenario(path), show=False)
+
+
 def test_a_disk_that_is_full_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

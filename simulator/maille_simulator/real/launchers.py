@@ -95,10 +95,10 @@ def check_tools(kinds: set[NodeKindName], broker: str) -> None:
         if kind is NodeKindName.AVR:
             find_tool("simavr", "apt install simavr libsimavr-dev")
             find_tool("avr-gcc", "apt install gcc-avr avr-libc")
-        if launcher is None and kind is not NodeKindName.LIGHT:
+        if kind is NodeKindName.ARDUINO:
             raise ToolMissing(
-                f"nodes of kind {kind.value} cannot be part of a mesh here yet: use light nodes, "
-                "or the tests under tests/boards, which run their firmware"
+                "the Arduino library built for this machine cannot take part in a mesh: use avr "
+                "nodes, which run its machine code"
             )
         if launcher is not None and launcher.tool:
             find_tool(launcher.tool, launcher.package)

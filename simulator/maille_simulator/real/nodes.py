@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
+from maille.children import maille_command
 from maille_broker import Endpoint
+from maille_simulator.real.avr_boards import AvrBoards
 from maille_simulator.real.launchers import LAUNCHERS, Place
 from maille_simulator.real.light_node import LightNode
 from maille_simulator.real.parts import MESH, Parts
@@ -16,6 +18,11 @@ from maille_simulator.scenario.values import LinkQuality, NodeKindName, Scenario
 
 FLEET = 100
 """More nodes than this, and a proxy for each would cost more than the mesh."""
+
+
+def gateway_of(node: str) -> str:
+    """The id of the gateway before a serial node, which names itself."""
+    return f"{node}-gw"
 
 
 class RealNodes:
@@ -41,6 +48,7 @@ class RealNodes:
         self._proxies: dict[str, FaultProxy] = {}
         self._light: dict[str, LightNode] = {}
         self._random = Random(scenario.seed)
+        self._avr = AvrBoards(parts.folder)
 
     async def start_proxies(self) -> None:
         """Listen for every node; in a fleet only for those whose network is touched."""
@@ -75,6 +83,16 @@ class RealNodes:
             light = LightNode(endpoint, MESH, node, group, self._models, self._on_attempt)
             self._light[node] = light
             light.start()
+        elif group.kind is NodeKindName.AVR:
+            if not self._parts.runs(node):
+                path = await self._avr.start(node)
+                await self._parts.start(
+                    node,
+                    maille_command(
+                        *("gateway", "--url", f"mqtt://127.0.0.1:{self._port(node)}"),
+                        *("--mesh", MESH, "--port", path, "--id", gateway_of(node), "--json"),
+                    ),
+                )
         elif not self._parts.runs(node):
             folder = self._parts.folder / node
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -89,6 +107,7 @@ class RealNodes:
             self._proxies[node].reset()
         else:
             await self._parts.kill(node)
+            await self._avr.take_away(node)
 
     def stop(self, node: str) -> None:
         """Stand still."""
@@ -131,6 +150,7 @@ class RealNodes:
         """End light nodes and proxies; the processes are ended with the parts."""
         await asyncio.gather(*(light.kill() for light in self._light.values()))
         self._light.clear()
+        await self._avr.close()
         await asyncio.gather(*(proxy.close() for proxy in self._proxies.values()))
 
 

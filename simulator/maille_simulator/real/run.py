@@ -21,6 +21,7 @@ from maille.digits import load_digits
 from maille.errors import MailleError, TaskCancelled, TaskDead, TaskError, TaskExpired
 from maille_simulator.boards.sample_models import dense_model
 from maille_simulator.errors import SimulatorError, ToolMissing
+from maille_simulator.real.avr_boards import sketch_model
 from maille_simulator.real.language import (
     answer,
     coordinator_options,
@@ -28,7 +29,7 @@ from maille_simulator.real.language import (
     wait_until_cut,
 )
 from maille_simulator.real.launchers import check_tools
-from maille_simulator.real.nodes import RealNodes, now_s
+from maille_simulator.real.nodes import RealNodes, gateway_of, now_s
 from maille_simulator.real.parts import MESH, Parts
 from maille_simulator.real.view import live_view
 from maille_simulator.report.record import AttemptSeen, RunRecord, TaskSeen, Twin, quantile
@@ -65,6 +66,11 @@ def run_for_real(scenario: Scenario, *, show: bool = True) -> RunRecord:
         "faketime"
     ):
         raise ToolMissing("faketime is not installed, clock_jump needs it: apt install faketime")
+    damaged = any(group.link.corruption for group in scenario.groups)
+    if damaged or any(event.kind is EventKind.CORRUPTION for event in scenario.events):
+        raise SimulatorError(
+            "serial lines are damaged in virtual time only: add --virtual, or leave corruption out"
+        )
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < LEAST_FREE_BYTES:
         raise SimulatorError(
@@ -104,6 +110,8 @@ class _RealRun:
         self._record = RunRecord(scenario, "real")
         self._parts = Parts(folder, scenario.broker, coordinator_options(scenario))
         self._undisturbed: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._serial = {gateway_of(node): node for node in scenario.nodes}
         self._nodes = RealNodes(scenario, self._parts, self._attempt)
         self._began_s = now_s()
         self._states: Counter[str] = Counter()
@@ -143,7 +151,9 @@ class _RealRun:
                 file = demonstration_file()
             if file is None and model.tiny:
                 file = self._folder / f"{model.name}.tiny"
-                await asyncio.to_thread(file.write_bytes, dense_model())
+                kinds = {group.kind for group in self._scenario.groups}
+                data = sketch_model() if NodeKindName.AVR in kinds else dense_model()
+                await asyncio.to_thread(file.write_bytes, data)
             if file is None:
                 file = self._folder / f"{model.name}.onnx"
                 digits, _ = await asyncio.to_thread(load_digits)
@@ -155,7 +165,7 @@ class _RealRun:
         boards = [
             node
             for group in self._scenario.groups
-            if group.kind not in (NodeKindName.PC, NodeKindName.LIGHT)
+            if group.kind is NodeKindName.MICROPYTHON
             for node in group.ids
         ]
         for model in self._scenario.models:
@@ -178,7 +188,7 @@ class _RealRun:
                     answer = await mesh.run_detailed(model, inputs)
                 except TaskError:
                     continue
-                group = self._scenario.group_of(answer.node)
+                group = self._scenario.group_of(self._names.get(answer.node, answer.node))
                 if group.link != LinkQuality():
                     continue
                 run_ms = answer.run_s * 1000
@@ -274,11 +284,11 @@ class _RealRun:
             return
         else:
             seen.status = "done"
-            seen.node, seen.attempts = answer.node, answer.attempts
-            seen.run_ms = answer.run_s * 1000
-            if self._scenario.group_of(answer.node).kind is not NodeKindName.LIGHT:
+            seen.node = self._names.get(answer.node, answer.node)
+            seen.attempts, seen.run_ms = answer.attempts, answer.run_s * 1000
+            if self._scenario.group_of(seen.node).kind is not NodeKindName.LIGHT:
                 end_s = self._elapsed_s()
-                self._record.attempts.append(AttemptSeen(answer.node, end_s - answer.run_s, end_s))
+                self._record.attempts.append(AttemptSeen(seen.node, end_s - answer.run_s, end_s))
         seen.ended_s = self._elapsed_s()
 
     def _tokens(self, model: str) -> int:
@@ -358,10 +368,11 @@ class _RealRun:
 
     async def _order(self, node: str, what: str) -> None:
         deadline_s = now_s() + 10.0
+        names = {known: name for name, known in self._names.items()}
         async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
             while now_s() < deadline_s:
                 with contextlib.suppress(httpx.HTTPError):
-                    url = f"{self._parts.http_url}/api/nodes/{node}/{what}"
+                    url = f"{self._parts.http_url}/api/nodes/{names.get(node, node)}/{what}"
                     if (await client.post(url)).is_success:
                         return
                 await asyncio.sleep(0.2)
@@ -391,7 +402,16 @@ class _RealRun:
         except MailleError:
             return set()
         self._states = Counter(node.state for node in nodes)
-        return {node.name for node in nodes if node.state == "ready"}
+        ready: set[str] = set()
+        for node in nodes:
+            name = node.name
+            if node.gateway is not None:
+                # A serial node names itself; what is known of it is whose gateway it has.
+                name = self._serial.get(node.gateway, name)
+                self._names[node.name] = name
+            if node.state == "ready":
+                ready.add(name)
+        return ready
 
     async def _until_ready(self, wanted: set[str], mesh: AsyncMesh) -> None:
         deadline_s = now_s() + 60.0
