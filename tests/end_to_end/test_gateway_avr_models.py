@@ -74,7 +74,9 @@ def test_models_are_delivered_run_sensed_and_kept(tmp_path: Path) -> None:
                 eventually(lambda: bool(client.senses.readings(sense.id)), "a reading", 30)
                 reading = client.senses.readings(sense.id)[0]
                 assert reading.outputs is not None
-                assert [str(label) for label in np.ravel(reading.outputs["class"])] == ["low"]
+                assert [str(label) for label in np.ravel(np.asarray(reading.outputs["class"]))] == [
+                    "low"
+                ]
                 assert client.senses.stop(sense.id).id == sense.id
 
                 mesh.signal("gateway", signal.SIGKILL)
