@@ -165,6 +165,8 @@ def _compile(
         *(_SMALL_FLAGS if own and source.stem in _SMALL_FILES else ()),
         *(("-fno-lto",) if own and source.stem in _FAST_FILES else ()),
         *warnings,
+        # Names of local symbols, and with them the program's order, follow from the file's name alone.
+        f"-frandom-seed={source.name}",
         f"-mmcu={target.mcu}",
         f"-DF_CPU={target.clock_hz}L",
         "-DARDUINO=10819",
