@@ -1,5 +1,6 @@
-"""An Uno's real machine code under simavr, behind the real gateway, a real broker and coordinator."""
+"""Real AVR machine code under simavr, behind the real gateway, a real broker and coordinator."""
 
+import contextlib
 import shutil
 import signal
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ from real_mesh import RealMesh, eventually, real_mesh
 from sklearn.datasets import load_digits
 
 from maille_node.firmware import avr
-from maille_node.firmware.targets import UNO
+from maille_node.firmware.targets import MEGA, UNO, AvrTarget
 from maille_protocol.tiny import Model, decode_model, dequantise_outputs, quantise_inputs, run
 from maille_simulator.boards.avr_serial import AvrSerial
+from maille_simulator.boards.sample_models import switch_model
 
-SKETCH = Path(__file__).parents[2] / "nodes" / "arduino" / "examples" / "DigitsOnUno"
+EXAMPLES = Path(__file__).parents[2] / "nodes" / "arduino" / "examples"
+SKETCH = EXAMPLES / "DigitsOnUno"
 TASKS = 20
 
 pytestmark = [
@@ -31,15 +34,11 @@ def document() -> bytes:
     return bytes(int(number) for number in body.replace("\n", "").split(",") if number.strip())
 
 
-@pytest.fixture(scope="module")
-def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sketch as it would be flashed."""
-    return avr.build(SKETCH / "DigitsOnUno.ino", UNO, tmp_path_factory.mktemp("uno")).elf
-
-
-@pytest.fixture
-def uno(elf: Path) -> Iterator[AvrSerial]:
-    with AvrSerial(UNO, elf) as made:
+@contextlib.contextmanager
+def board(sketch: str, target: AvrTarget, folder: Path) -> Iterator[AvrSerial]:
+    """A board with one of the examples, as it would be flashed."""
+    built = avr.build(EXAMPLES / sketch / f"{sketch}.ino", target, folder / target.name)
+    with AvrSerial(target, built.elf) as made:
         yield made
 
 
@@ -48,10 +47,18 @@ def start_gateway(mesh: RealMesh, uno: AvrSerial) -> None:
     mesh.launch("gateway", *arguments)
 
 
-def state_of_the_uno(mesh: RealMesh) -> str:
+def the_node(mesh: RealMesh) -> tuple[str, str]:
+    """Id and state of the one node behind the gateway."""
     nodes = mesh.get("/api/nodes")["nodes"]
     assert isinstance(nodes, list)
-    return next((str(node["state"]) for node in nodes if node["node"].startswith("digits")), "")
+    found = [node for node in nodes if node["info"] and node["info"]["gateway"] == "gw"]
+    return (str(found[0]["node"]), str(found[0]["state"])) if found else ("", "")
+
+
+def wait_for_state(mesh: RealMesh, state: str, timeout_s: float = 20) -> str:
+    """Wait for that; gives the node's id."""
+    eventually(lambda: the_node(mesh)[1] == state, f"the board is {state}", timeout_s)
+    return the_node(mesh)[0]
 
 
 def expected(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, list[object]]:
@@ -80,24 +87,56 @@ def classify(mesh: RealMesh, model: Model, first: int, uno: AvrSerial | None = N
             assert found == expected(model, case)
 
 
-def test_an_uno_classifies_digits_through_resets_and_restarts(
-    tmp_path: Path, uno: AvrSerial
+@pytest.mark.parametrize("target", [UNO, MEGA], ids=lambda target: target.name)
+def test_a_board_classifies_digits_through_resets_and_restarts(
+    tmp_path: Path, target: AvrTarget
 ) -> None:
     data = document()
     model = decode_model(data)
     container = tmp_path / "digits-uno.tiny"
     container.write_bytes(data)
-    with real_mesh(tmp_path, "mosquitto", nodes=()) as mesh:
+    with (
+        board("DigitsOnUno", target, tmp_path) as uno,
+        real_mesh(tmp_path, "mosquitto", nodes=()) as mesh,
+    ):
         with mesh.client() as client:
             client.models.add(container, name="digits-uno")
         start_gateway(mesh, uno)
-        eventually(lambda: state_of_the_uno(mesh) == "ready", "the Uno is ready", 20)
+        wait_for_state(mesh, "ready")
         classify(mesh, model, 0)
         classify(mesh, model, 100, uno)
         mesh.signal("gateway", signal.SIGKILL)
-        eventually(lambda: state_of_the_uno(mesh) == "lost", "the Uno is lost", 5)
+        wait_for_state(mesh, "lost", 5)
         start_gateway(mesh, uno)
         classify(mesh, model, 200)
         mesh.signal("broker", signal.SIGKILL)
         mesh.start_broker()
         classify(mesh, model, 300)
+
+
+def test_a_model_goes_into_the_eeprom_and_is_fed_by_a_sensor(tmp_path: Path) -> None:
+    container = tmp_path / "switch.tiny"
+    container.write_bytes(switch_model())
+    with (
+        board("KeepModels", UNO, tmp_path) as uno,
+        real_mesh(tmp_path, "mosquitto", nodes=()) as mesh,
+    ):
+        start_gateway(mesh, uno)
+        node = wait_for_state(mesh, "ready")
+        with mesh.client() as client:
+            client.models.add(container, name="switch")
+            client.boards.deploy("switch", node, timeout_s=60)
+            high = client.run("switch", {"x": np.array([0.9], np.float32)}, target=node)
+            assert np.ravel(high["class"]).tolist() == ["high"]
+            sense = client.senses.start("switch", node, "A0", every_s=0.2)
+            eventually(lambda: len(client.senses.readings(sense.id)) >= 3, "readings")
+            # The EEPROM keeps the model over a reset; the coordinator orders the sense again.
+            uno.reset()
+            eventually(
+                lambda: any(
+                    reading.counter == 1 for reading in client.senses.readings(sense.id, 5)
+                ),
+                "readings of the new start",
+            )
+            low = client.run("switch", {"x": np.array([0.1], np.float32)}, target=node)
+            assert np.ravel(low["class"]).tolist() == ["low"]
