@@ -15,7 +15,6 @@ from maille_node.firmware import avr
 from maille_node.firmware.targets import MEGA, UNO, AvrTarget
 from maille_protocol.tiny import Model, decode_model, dequantise_outputs, quantise_inputs, run
 from maille_simulator.boards.avr_serial import AvrSerial
-from maille_simulator.boards.sample_models import switch_model
 
 EXAMPLES = Path(__file__).parents[2] / "nodes" / "arduino" / "examples"
 SKETCH = EXAMPLES / "DigitsOnUno"
@@ -112,31 +111,3 @@ def test_a_board_classifies_digits_through_resets_and_restarts(
         mesh.signal("broker", signal.SIGKILL)
         mesh.start_broker()
         classify(mesh, model, 300)
-
-
-def test_a_model_goes_into_the_eeprom_and_is_fed_by_a_sensor(tmp_path: Path) -> None:
-    container = tmp_path / "switch.tiny"
-    container.write_bytes(switch_model())
-    with (
-        board("KeepModels", UNO, tmp_path) as uno,
-        real_mesh(tmp_path, "mosquitto", nodes=()) as mesh,
-    ):
-        start_gateway(mesh, uno)
-        node = wait_for_state(mesh, "ready")
-        with mesh.client() as client:
-            client.models.add(container, name="switch")
-            client.boards.deploy("switch", node, timeout_s=60)
-            high = client.run("switch", {"x": np.array([0.9], np.float32)}, target=node)
-            assert np.ravel(high["class"]).tolist() == ["high"]
-            sense = client.senses.start("switch", node, "A0", every_s=0.2)
-            eventually(lambda: len(client.senses.readings(sense.id)) >= 3, "readings")
-            # The EEPROM keeps the model over a reset; the coordinator orders the sense again.
-            uno.reset()
-            eventually(
-                lambda: any(
-                    reading.counter == 1 for reading in client.senses.readings(sense.id, 5)
-                ),
-                "readings of the new start",
-            )
-            low = client.run("switch", {"x": np.array([0.1], np.float32)}, target=node)
-            assert np.ravel(low["class"]).tolist() == ["low"]

@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 import time
-from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +13,10 @@ import numpy as np
 from maille.async_mesh import AsyncMesh
 from maille.children import maille_command, start_child
 from maille.digits import Digits
-from maille.errors import MailleError, ResultTimeout
+from maille.errors import ResultTimeout
 from maille.local_mesh import LocalMesh
 from maille.views import Answer
-from maille_broker.process import ChildProcess
-from maille_node.firmware.avr import Build, FirmwareError, build, library_directory
+from maille_node.firmware.avr import FirmwareError, build, library_directory
 from maille_node.firmware.targets import UNO
 
 PC = "kitchen-pc"
@@ -61,40 +59,16 @@ async def show_uno(digits: Digits, say: Callable[[str], None]) -> dict[str, obje
             LocalMesh(folder, broker="amqtt", nodes=(PC,)) as parts,
             AsyncMesh(parts.http_url) as mesh,
         ):
-            board, path = await _plug_in(built)
-            try:
+            from maille_simulator.boards.avr_serial import AvrSerial
+
+            with await asyncio.to_thread(AvrSerial, UNO, built.elf) as board:
                 gateway = await start_child(
-                    "gateway", _gateway(parts, path, folder), {"MAILLE_CONFIG": os.devnull}
+                    "gateway", _gateway(parts, board.path, folder), {"MAILLE_CONFIG": os.devnull}
                 )
                 try:
                     return await _show(mesh, parts, sketch, digits, say)
                 finally:
                     await gateway.stop()
-            finally:
-                await board.stop()
-
-
-async def _plug_in(built: Build) -> tuple[ChildProcess, str]:
-    """Start the simulated board; its process and its port."""
-    from maille_simulator.boards.runner_build import runner_path
-
-    runner = await asyncio.to_thread(runner_path)
-    process = await asyncio.create_subprocess_exec(
-        *(str(runner), UNO.mcu, str(UNO.clock_hz), str(built.elf), "--pty", "1"),
-        # The board lives until this end of its standard input is closed, at the latest with us.
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=STDOUT,
-        start_new_session=True,
-    )
-    child = ChildProcess("the Uno", process)
-    deadline_s = time.monotonic() + JOIN_TIMEOUT_S
-    while not (said := child.last_lines()).startswith("pty "):
-        if child.has_ended or time.monotonic() > deadline_s:
-            await child.stop()
-            raise MailleError(f"The simulated Uno did not start. It said: {said}")
-        await asyncio.sleep(0.02)
-    return child, said.split()[1]
 
 
 def _gateway(parts: LocalMesh, path: str, folder: Path) -> list[str]:
