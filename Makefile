@@ -17,11 +17,13 @@ demo: $(VENV)/demo.stamp ## a mesh on this machine: broker, coordinator, two nod
 
 test: $(VENV)/test.stamp ## every check and every test
 	@scripts/system_packages $(TEST_PROGRAMS)
+	@scripts/micropython_32bit $(VENV)
 	@scripts/check
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
 nightly: $(VENV)/test.stamp ## the long soaks too
 	@scripts/system_packages $(TEST_PROGRAMS)
+	@scripts/micropython_32bit $(VENV)
 	@$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 chaos: $(VENV)/test.stamp ## SEEDS seeds of the virtual chaos scenario, from FIRST

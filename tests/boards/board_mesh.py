@@ -85,6 +85,7 @@ class Board:
         }
         (folder / "maille.json").write_text(json.dumps(made))
         self.process: subprocess.Popen[bytes] | None = None
+        self.interpreter = micropython()
         self.program: tuple[str, ...] = ()
         """What the interpreter runs, before the path of the settings; empty: the node."""
 
@@ -94,7 +95,7 @@ class Board:
         settings = str(self.folder / "maille.json")
         program = self.program or ("-c", f"from maille import main\nmain({settings!r})")
         self.process = subprocess.Popen(
-            [micropython(), "-X", f"heapsize={self._heap}", *program, settings],
+            [self.interpreter, "-X", f"heapsize={self._heap}", *program, settings],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -21,6 +21,12 @@ def micropython() -> str:
     return found
 
 
+def micropython_32bit() -> str | None:
+    """The interpreter with the word of a board's processor, where `make test` could get one."""
+    beside = Path(sys.executable).parent / "micropython-32bit"
+    return str(beside) if beside.exists() else None
+
+
 def environment(library: Path = LIBRARY) -> dict[str, str]:
     """In which `import maille` finds the board library."""
     return {**os.environ, "MICROPYPATH": f"{library}:.frozen"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from board_mesh import MESH, Board, outputs, peer
 from board_models import classifier, random_input
-from interpreter import LIBRARY, SCRIPTS
+from interpreter import LIBRARY, SCRIPTS, micropython, micropython_32bit
 
 from maille.bench.board import compile_library
 from maille.flashing.constants import constants_of, inlined
@@ -162,17 +162,32 @@ def test_the_compiled_library_with_its_constants_in_place(tmp_path: Path) -> Non
 
 @pytest.mark.timeout(60)
 def test_the_whole_node_from_memory_mapped_flash_in_a_small_heap(tmp_path: Path) -> None:
+    _from_flash(tmp_path, micropython(), "x64", FROM_FLASH_HEAP)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(micropython_32bit() is None, reason="scripts/micropython_32bit found none")
+def test_the_whole_node_in_64_kilobytes_where_words_are_as_wide_as_a_boards(
+    tmp_path: Path,
+) -> None:
+    found = micropython_32bit()
+    assert found is not None
+    _from_flash(tmp_path, found, "x86", "64k")
+
+
+def _from_flash(folder: Path, interpreter: str, architecture: str, heap: str) -> None:
     from mpremote.romfs import make_romfs  # noqa: PLC0415
 
-    library = tmp_path / "library"
-    compile_library(library)
-    image = tmp_path / "image.romfs"
+    library = folder / "library"
+    compile_library(library, architecture)
+    image = folder / "image.romfs"
     image.write_bytes(make_romfs(str(library), mpy_cross=None))
     port = _free_port()
     small: dict[str, object] = {"max_model_bytes": 3584, "arena_bytes": 256}
-    board = Board(tmp_path / "board", port, heap=FROM_FLASH_HEAP, settings=small)
+    board = Board(folder / "board", port, heap=heap, settings=small)
+    board.interpreter = interpreter
     board.program = (str(SCRIPTS / "from_flash.py"), str(image))
-    asyncio.run(_answers(board, port, None, tmp_path))
+    asyncio.run(_answers(board, port, None, folder))
 
 
 def test_constants_are_put_in_place_line_by_line() -> None:

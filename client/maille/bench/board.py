@@ -215,8 +215,8 @@ async def _process(
         await process.wait()
 
 
-def compile_library(folder: Path) -> None:
-    """The board library as .mpy for this machine.
+def compile_library(folder: Path, architecture: str = "x64") -> None:
+    """The board library as .mpy, for this machine if no other architecture is named.
 
     Raises:
         SettingsError: the compiler or the library is missing.
@@ -225,7 +225,7 @@ def compile_library(folder: Path) -> None:
     target.mkdir(parents=True)
     texts = board_texts(library_folder())
     for source in sorted((library_folder() / "maille").glob("*.py")):
-        made = compiled(source, "x64", texts[source.stem])
+        made = compiled(source, architecture, texts[source.stem])
         (target / f"{source.stem}.mpy").write_bytes(made)
 
 
