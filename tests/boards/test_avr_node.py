@@ -194,6 +194,36 @@ def test_no_overrun_while_a_model_runs_and_offers_pour_in(digits: Bench) -> None
     assert digits.host.link.counters.messages_lost == 0
 
 
+def test_a_repeated_offer_is_answered_from_memory(digits: Bench) -> None:
+    digits.join()
+    _, inputs, _ = digits_model()
+    first = digits.offer(inputs[0])
+    digits.host.send(OfferTask(first.task, 0, 1000, (inputs[1],)))
+    assert digits.host.wait_for(TaskResult) == first
+    other = digits.offer(inputs[1])
+    assert other.outputs != first.outputs
+    digits.host.send(OfferTask(first.task, 0, 1000, (inputs[0],)))  # forgotten by now: run again
+    assert digits.host.wait_for(TaskResult).outputs == first.outputs
+
+
+def test_a_million_baud(folder: Path) -> None:
+    built = example("DigitsOnUno", "uno", folder / "digits-uno")
+    with AvrBoard(UNO, built.elf) as board:
+        host = VirtualHost(board, highest_rate=3)
+        host.wait_for(Info)
+        host.run_for_ms(500)
+        assert board.uart_counters()[0].baud == 1_000_000
+        _, inputs, _ = digits_model()
+        for task, octets in enumerate(inputs):
+            host.send(OfferTask(task, 0, 1000, (octets,)))
+        host.run_for_ms(
+            2000, lambda: sum(isinstance(item.message, TaskResult) for item in host.heard) == 30
+        )
+        assert sum(isinstance(item.message, TaskResult) for item in host.heard) == 30
+        assert board.uart_counters()[0].overruns == 0
+        assert host.link.counters.bad_frames == 0
+
+
 def results(bench: Bench) -> list[TaskResult]:
     messages = [heard.message for heard in bench.host.heard]
     return [message for message in messages if isinstance(message, TaskResult)]

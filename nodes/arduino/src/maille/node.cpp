@@ -64,6 +64,7 @@ uint32_t Node::new_baud() {
 // Neither tasks nor senses outlive a session; the host orders them again.
 void Node::end_session() {
   task_ = FREE;
+  remembered_ = false;
   answers_ = 0;
   report_ = NOTHING_TO_REPORT;
   in_bytes_ = 0;
@@ -149,6 +150,11 @@ bool Node::offer(CborReader& fields) {
     if (handle != task_handle_) answer(RESULT, RESULT_REFUSED, handle, ERROR_BUSY);
     return true;
   }
+  if (remembered_ && handle == task_handle_) {  // a repetition: answered from memory
+    task_ = FINISHED;
+    return true;
+  }
+  remembered_ = false;
   tiny::Model model;
   uint8_t error = ERROR_MODEL_NOT_HELD;
   if (find(slot, model)) error = load_inputs(fields, model);
@@ -211,6 +217,7 @@ void Node::be_busy() {
 
 bool Node::run(const tiny::Model& model) {
   if (last_run_us_ > SILENT_RUN_US) be_busy();
+  remembered_ = false;
   const uint32_t start_us = platform_.micros();
   const bool good = model.run(arena_, arena_bytes_);
   last_run_us_ = platform_.micros() - start_us;
@@ -396,7 +403,8 @@ void Node::say_result(CborWriter& out) {
     out = empty;
     task_error_ = ERROR_OUTPUT_TOO_LARGE;
   }
-  if (task_error_ == ERROR_NONE) tasks_done_++;
+  remembered_ = task_error_ == ERROR_NONE;
+  if (remembered_) tasks_done_++;
 }
 
 void Node::say_load(CborWriter& out) {

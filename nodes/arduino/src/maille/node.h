@@ -123,7 +123,10 @@ class Node {
   // Runs over inputs that lie in the arena, saying that the board is busy if it takes long. The
   // outputs then lie in the arena.
   bool run(const tiny::Model& model);
-  uint8_t* arena() { return arena_; }
+  uint8_t* arena() {
+    remembered_ = false;
+    return arena_;
+  }
   uint16_t arena_bytes() const { return arena_bytes_; }
   void refuse(uint8_t code, uint16_t handle, uint8_t error);
   // Writes the outputs of a run as an array of byte strings.
@@ -185,6 +188,7 @@ class Node {
   Task task_ = FREE;
   bool rate_changed_ = false;
   bool busy_ = false;
+  bool remembered_ = false;   // the outputs of the task that ended last still lie in the arena
   bool introduced_ = false;   // INFO was said in this session
   bool overflowed_ = false;   // the message that is coming is longer than it said it would be
   Answer answer_[ANSWERS];
