@@ -32,7 +32,7 @@ load:
 
 @pytest.mark.end_to_end
 @pytest.mark.broker
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", sorted(ready_scenarios()))
 def test_ready_scenarios_hold_with_real_parts(name: str) -> None:
     scenario = shortened(read_scenario(find_scenario(name)), SHORT_S)

@@ -90,7 +90,8 @@ class Parts:
         await wait_for_http(self.http_url, child, "coordinator")
 
     async def start(self, name: str, command: list[str]) -> ChildProcess:
-        """Start a program under a name that is free."""
+        """Start a program; one that runs under this name is ended first."""
+        await self.kill(name)
         starting = asyncio.ensure_future(start_child(name, command, self.environment()))
         self._starting[name] = starting
         # Who is cancelled here still leaves a process behind, which `close` then ends.

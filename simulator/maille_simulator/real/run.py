@@ -109,6 +109,7 @@ class _RealRun:
         self._show = show
         self._record = RunRecord(scenario, "real")
         self._parts = Parts(folder, scenario.broker, coordinator_options(scenario))
+        self._restarting = {"broker": asyncio.Lock(), "coordinator": asyncio.Lock()}
         self._undisturbed: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._serial = {gateway_of(node): node for node in scenario.nodes}
@@ -314,14 +315,17 @@ class _RealRun:
     async def _happen(self, event: Happening) -> None:
         match event.kind:
             case EventKind.BROKER_RESTART:
-                await self._parts.kill("broker")
-                await asyncio.sleep(event.lasts_s or 0.0)
-                await self._parts.start_broker()
+                # One after the other, where two of them overlap.
+                async with self._restarting["broker"]:
+                    await self._parts.kill("broker")
+                    await asyncio.sleep(event.lasts_s or 0.0)
+                    await self._parts.start_broker()
             case EventKind.COORDINATOR_RESTART | EventKind.CLOCK_JUMP:
-                await self._parts.kill("coordinator")
-                await asyncio.sleep(event.lasts_s or 0.0)
-                jump_s = event.amount if event.kind is EventKind.CLOCK_JUMP else 0.0
-                await self._parts.start_coordinator(clock_offset_s=jump_s)
+                async with self._restarting["coordinator"]:
+                    await self._parts.kill("coordinator")
+                    await asyncio.sleep(event.lasts_s or 0.0)
+                    jump_s = event.amount if event.kind is EventKind.CLOCK_JUMP else 0.0
+                    await self._parts.start_coordinator(clock_offset_s=jump_s)
             case _:
                 await asyncio.gather(*(self._hurt(node, event) for node in event.nodes))
 
