@@ -7,6 +7,7 @@ so all of HTTP, coordinator, journal and broker are in it.
 import asyncio
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from pathlib import Path
 import psutil
 
 from maille.async_mesh import AsyncMesh
+from maille.bench.memory import StageMemory, stages_memory
 from maille.bench.streams import common_rate, long_answer, random_tokens, read, steady_rate
 from maille.bench.wire import listening
 from maille.errors import MailleError
-from maille.language_views import LanguageModel, StagePlace
 from maille.local_mesh import LocalMesh
 
 __all__ = ["LanguagePlan", "LanguageReport", "LanguageRound", "measure_language"]
@@ -25,6 +26,11 @@ __all__ = ["LanguagePlan", "LanguageReport", "LanguageRound", "measure_language"
 READY_TIMEOUT_S = 120.0
 MODEL = "bench"
 MESH = "local"
+_FIRST_ANSWER = 8
+_SETTLE_TIMEOUT_S = 60.0
+_LOOK_S = 0.5
+_QUIET_LOOKS = 6
+_QUIET_SHARE = 0.1
 _BESIDE = 3
 """Prompts that arrive, one after the other, while another session decodes."""
 
@@ -59,22 +65,6 @@ class Decoding:
     def held_up_ms(self) -> float:
         """By how much the longest gap beside a prefill exceeds the usual one."""
         return self.beside_max_ms - self.undisturbed_median_ms
-
-
-@dataclass(frozen=True, slots=True)
-class StageMemory:
-    """What the process of one stage takes once all sessions have ended; bytes."""
-
-    node: str
-    first_layer: int
-    last_layer: int
-    slice_bytes: int
-    resident_bytes: int
-
-    @property
-    def beside_slice_bytes(self) -> int:
-        """Resident beyond the slice: interpreter, runtime, and what sessions left."""
-        return self.resident_bytes - self.slice_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +107,7 @@ class LanguageReport:
         found = asdict(self)
         found["plan"]["model"] = self.plan.model.name
         for line, stage in zip(found["memory"], self.memory, strict=True):
-            line["beside_slice_bytes"] = stage.beside_slice_bytes
+            line["beside_bytes"] = stage.beside_bytes
         return found
 
 
@@ -148,7 +138,7 @@ async def _measure(plan: LanguagePlan, say: Say) -> LanguageReport:
             AsyncMesh(parts.http_url) as api,
         ):
             mesh = _Mesh(parts, api)
-            stages = (await _bring(mesh, plan, 1, say)).stages
+            memory = await _bring(mesh, plan, 1, say)
             for number in range(plan.repeats):
                 decode, prefill = await _speed(mesh, plan, number)
                 beside = await _beside(mesh, plan, number)
@@ -157,7 +147,6 @@ async def _measure(plan: LanguagePlan, say: Say) -> LanguageReport:
                     f"one node, round {number + 1}: decode {decode:.1f}, prefill {prefill:.0f} "
                     f"tokens/s; a prefill holds decoding up by {beside.held_up_ms:.0f} ms"
                 )
-            memory = [*_memory(parts, stages)]
         nodes = [f"node-{number + 1}" for number in range(plan.nodes)]
         async with (
             LocalMesh(
@@ -169,7 +158,7 @@ async def _measure(plan: LanguagePlan, say: Say) -> LanguageReport:
             AsyncMesh(parts.http_url) as api,
         ):
             mesh = _Mesh(parts, api)
-            stages = (await _bring(mesh, plan, plan.nodes, say)).stages
+            memory += await _bring(mesh, plan, plan.nodes, say)
             for number in range(plan.repeats):
                 decode, prefill = await _speed(mesh, plan, number)
                 answers = await long_answer(
@@ -185,7 +174,6 @@ async def _measure(plan: LanguagePlan, say: Say) -> LanguageReport:
                 )
             async with listening(parts.broker_url, MESH, nodes) as hops:
                 await long_answer(api, MODEL, plan.seed + 4000, plan.decode)
-            memory += _memory(parts, stages)
     rounds = tuple(
         LanguageRound(one[0], one[1], many[0], many[1], many[2], one[2], many[3])
         for one, many in zip(single, several, strict=True)
@@ -207,8 +195,12 @@ async def _measure(plan: LanguagePlan, say: Say) -> LanguageReport:
     )
 
 
-async def _bring(mesh: _Mesh, plan: LanguagePlan, stages: int, say: Say) -> LanguageModel:
-    """Add the model, wait until so many nodes hold it, and let it run once."""
+async def _bring(mesh: _Mesh, plan: LanguagePlan, stages: int, say: Say) -> list[StageMemory]:
+    """Add the model, wait until so many nodes hold it, and let it run once.
+
+    Returns:
+        What each stage takes after that one answer, whose keys and values it may still hold.
+    """
     await mesh.parts.wait_for_nodes(mesh.api)
     await mesh.api.models.add(plan.model, MODEL)
     try:
@@ -227,8 +219,27 @@ async def _bring(mesh: _Mesh, plan: LanguagePlan, stages: int, say: Say) -> Lang
         ) from error
     where = ", ".join(f"{s.node} {s.first_layer}-{s.last_layer}" for s in model.stages)
     say(f"mesh up: {plan.broker}, layers on {where}")
-    await read(mesh.api, MODEL, random_tokens(plan.seed, plan.prefill), 8)
-    return model
+    await read(mesh.api, MODEL, random_tokens(plan.seed, plan.prefill), _FIRST_ANSWER)
+    await _settle(mesh.parts)
+    positions = plan.prefill + _FIRST_ANSWER
+    return await asyncio.to_thread(stages_memory, mesh.parts, model.stages, plan.model, positions)
+
+
+async def _settle(parts: LocalMesh) -> None:
+    """Wait until the nodes have fetched and measured what they may need later."""
+    processes = [psutil.Process(parts.pid(node)) for node in parts.nodes]
+    deadline_s = time.monotonic() + _SETTLE_TIMEOUT_S
+    quiet = 0
+    while quiet < _QUIET_LOOKS and time.monotonic() < deadline_s:
+        before_s = sum(_cpu_s(process) for process in processes)
+        await asyncio.sleep(_LOOK_S)
+        used_s = sum(_cpu_s(process) for process in processes) - before_s
+        quiet = quiet + 1 if used_s < _QUIET_SHARE * _LOOK_S else 0
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 async def _speed(mesh: _Mesh, plan: LanguagePlan, number: int) -> tuple[float, float]:
@@ -265,16 +276,3 @@ async def _beside(mesh: _Mesh, plan: LanguagePlan, number: int) -> Decoding:
 
 def _p95(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
-
-
-def _memory(parts: LocalMesh, stages: Sequence[StagePlace]) -> list[StageMemory]:
-    return [
-        StageMemory(
-            stage.node,
-            stage.first_layer,
-            stage.last_layer,
-            stage.weight_bytes,
-            psutil.Process(parts.pid(stage.node)).memory_info().rss,
-        )
-        for stage in stages
-    ]

@@ -35,15 +35,16 @@ def show_language(found: LanguageReport) -> None:
     )
     console.print(speed)
     memory = Table()
-    for column in ("stage", "layers", "slice MB", "resident MB", "beside it MB"):
+    for column in ("stage", "layers", "slice MB", "cache MB", "resident MB", "beside MB"):
         memory.add_column(column, justify="left" if column == "stage" else "right")
     for stage in found.memory:
         memory.add_row(
             stage.node,
             f"{stage.first_layer}-{stage.last_layer}",
             f"{stage.slice_bytes / 1e6:.0f}",
+            f"{stage.cache_bytes / 1e6:.0f}",
             f"{stage.resident_bytes / 1e6:.0f}",
-            f"{stage.beside_slice_bytes / 1e6:.0f}",
+            f"{stage.beside_bytes / 1e6:.0f}",
         )
     console.print(memory)
     console.print(
