@@ -34,7 +34,7 @@ def test_settings_go_through_a_pipe_and_no_secret_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))
+    monkeypatch.setattr(os, "execve", lambda _, arguments, __: started.append(arguments))
     given = handed(tmp_path)
     hand_over(given)
     (arguments,) = started

@@ -23,7 +23,7 @@ import psutil
 from maille_node.language.choosing import token_of
 from maille_node.language.errors import LogitsNotFinite, SamplingError
 from maille_node.language.grammars import Grammars
-from maille_node.language.pages import forget_pages
+from maille_node.language.pages import forget_pages, trim_heap
 from maille_node.language.probe import probe_kernels
 from maille_node.language.sampling import sample
 from maille_node.language.slice_errors import ActivationRefused, SliceUnusable
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _DECODE_STEPS = 9
 _PREFILL_STEPS = 3
+_TRIM_AFTER_S = 0.2
 _PREFILL_POSITIONS = 32
 _WARM_UP = 3
 _MOST_MEASURED = 256
@@ -79,6 +80,7 @@ def load_slice(path: Path, *, threads: int = 1, measured: SliceFacts | None = No
     fingerprint = probe_kernels(stage).fingerprint
     # The inputs of both touched rows of the embedding all over the file.
     forget_pages(path)
+    trim_heap()
     # What other threads took and gave back meanwhile is in it too; a slice takes at least itself.
     grown_bytes = process.memory_info().rss - before_bytes
     info = stage.info
@@ -232,6 +234,8 @@ class SliceRunner:
         worker = self._workers.pop(sha256, None)
         if worker is not None:
             worker.stop()
+        # Later: a thread or a coroutine may hold the slice for a moment longer.
+        self._loop.call_later(_TRIM_AFTER_S, trim_heap)
 
     def compute(self, work: Compute) -> None:
         """Run a step; `Computed` follows, never from within this call."""
