@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 _DECODE_STEPS = 9
 _PREFILL_STEPS = 3
-_TRIM_AFTER_S = 0.2
+_TIDY_AFTER_S = 0.5
 _PREFILL_POSITIONS = 32
 _WARM_UP = 3
 _MOST_MEASURED = 256
@@ -207,6 +207,8 @@ class SliceRunner:
         self._slices: dict[bytes, LoadedSlice] = {}
         self._workers: dict[bytes, _Worker] = {}
         self._places: dict[int, bytes] = {}
+        self._untidy: set[Path] = set()
+        self._tidying: asyncio.TimerHandle | None = None
         self._measured: dict[bytes, SliceFacts] = {}
         self.grammars = Grammars()
         self._loop = asyncio.get_running_loop()
@@ -234,8 +236,7 @@ class SliceRunner:
         worker = self._workers.pop(sha256, None)
         if worker is not None:
             worker.stop()
-        # Later: a thread or a coroutine may hold the slice for a moment longer.
-        self._loop.call_later(_TRIM_AFTER_S, trim_heap)
+        self._tidy_later()
 
     def compute(self, work: Compute) -> None:
         """Run a step; `Computed` follows, never from within this call."""
@@ -270,9 +271,25 @@ class SliceRunner:
         loaded = self._slices.get(sha256) if sha256 is not None else None
         if loaded is not None:
             loaded.caches.pop(cache, None)
+            self._tidy_later()
+
+    def _tidy_later(self) -> None:
+        """Give memory back soon: a thread or a coroutine may hold what was freed a moment longer."""
+        if self._tidying is None:
+            self._tidying = self._loop.call_later(_TIDY_AFTER_S, self._tidy)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        # Every prompt touches rows of the embedding all over the file.
+        for path in self._untidy:
+            forget_pages(path)
+        self._untidy.clear()
+        trim_heap()
 
     def close(self) -> None:
         """Free everything; steps under way are waited for."""
+        if self._tidying is not None:
+            self._tidying.cancel()
         self._slices.clear()
         workers = list(self._workers.values())
         self._workers.clear()
@@ -285,6 +302,9 @@ class SliceRunner:
         if work.cache not in self._places:
             # It was freed while this job waited for its turn, and the job has made it again.
             loaded.caches.pop(work.cache, None)
+        if work.count > 1 and loaded.stage.info.with_embedding:
+            self._untidy.add(loaded.stage.path)
+            self._tidy_later()
         self._feed(done)
 
 

@@ -182,6 +182,7 @@ class Stage:
             SliceUnusable: the file is missing, damaged or of another version, or ONNX Runtime
                 refuses its graph.
         """
+        self.path = path
         self._rope: tuple[Floats, Floats] | None = None
         name = path.name
         if len(name) != len(_LOCATION):
