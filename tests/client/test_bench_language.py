@@ -1,5 +1,6 @@
 """What `maille bench llm` makes of what it hears; the real thing is in tests/end_to_end."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from maille.bench.streams import (
 from maille.bench.wire import Hops
 from maille.cli.bench_language import show_language
 from maille_broker import Message
-from maille_protocol import Activation, ActivationKind, Tokens, pack
+from maille_protocol import Activation, ActivationKind, Finish, Tokens, pack
 
 # Asked for at 10 s; a token every quarter of a second, then one late.
 STEADY = Read(10.0, ((10.5, 1), (10.75, 2), (11.0, 3), (12.0, 4)))
@@ -55,24 +56,30 @@ def test_no_prompt_begins_like_another() -> None:
 
 
 @pytest.mark.broker
-async def test_reading_counts_tokens_and_not_the_end(running: LanguageStandIn) -> None:
-    async with AsyncMesh(running.http_url) as mesh:
-        found = await read(mesh, "story", [1, 2, 3], 3)
+def test_reading_counts_tokens_and_not_the_end(running: LanguageStandIn) -> None:
+    async def work() -> Read:
+        async with AsyncMesh(running.http_url) as mesh:
+            return await read(mesh, "story", [1, 2, 3], 3)
+
+    found = asyncio.run(work())
     assert [count for _, count in found.arrivals] == [1, 2, 3]
     assert found.asked_s < found.first_s <= found.last_s
     assert found.tokens == 3
 
 
 @pytest.mark.broker
-async def test_answers_that_end_early_are_drawn_anew_and_then_given_up(
+def test_answers_that_end_early_are_drawn_anew_and_then_given_up(
     running: LanguageStandIn,
 ) -> None:
+    async def work() -> list[Read]:
+        async with AsyncMesh(running.http_url) as mesh:
+            two = await long_answer(mesh, "story", 1, 4, sessions=2)
+            with pytest.raises(MailleError, match="--decode"):
+                await long_answer(mesh, "story", 1, 10 * len(WORDS))
+            return two
+
     running.language.answers.clear()
-    async with AsyncMesh(running.http_url) as mesh:
-        two = await long_answer(mesh, "story", 1, 4, sessions=2)
-        assert [one.tokens for one in two] == [4, 4]
-        with pytest.raises(MailleError, match="--decode"):
-            await long_answer(mesh, "story", 1, 10 * len(WORDS))
+    assert [one.tokens for one in asyncio.run(work())] == [4, 4]
     prompts = [found.request.prompt for found in running.language.answers.values()]
     assert len(set(map(str, prompts))) == len(prompts) == 26
 
@@ -80,7 +87,7 @@ async def test_answers_that_end_early_are_drawn_anew_and_then_given_up(
 def test_bytes_of_a_hop_are_what_stands_around_the_values() -> None:
     def message(kind: ActivationKind, count: int, data: bytes) -> Message:
         activation = Activation(7, 1, 3, 1, 40, count, kind, 1, 0, 0, 1, data)
-        return Message("topic", pack(activation, boot=1 << 62, seq=9, epoch=0))
+        return Message("topic", pack(activation, boot=1 << 62, seq=9, epoch=0), retain=False)
 
     hops = Hops()
     token = message(ActivationKind.TOKEN, 1, bytes(4))
@@ -89,8 +96,12 @@ def test_bytes_of_a_hop_are_what_stands_around_the_values() -> None:
             message(ActivationKind.HIDDEN, 1, bytes(4 * 576)),
             message(ActivationKind.HIDDEN, 5, bytes(5 * 4 * 576)),
             token,
-            Message("topic", b"noise"),
-            Message("topic", pack(Tokens(7, 3, 1, ()), boot=1, seq=2, epoch=0)),
+            Message("topic", b"noise", retain=False),
+            Message(
+                "topic",
+                pack(Tokens(7, 3, 1, (), Finish.NONE), boot=1, seq=2, epoch=0),
+                retain=False,
+            ),
         ]
     )
     assert hops.hidden_size == 576
