@@ -16,7 +16,7 @@ from maille_simulator.boards.sample_models import switch_model
 SKETCH = avr.library_directory() / "examples" / "KeepModels" / "KeepModels.ino"
 pytestmark = [
     pytest.mark.end_to_end,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("avr-gcc") is None, reason="no avr-gcc (package gcc-avr)"),
 ]
 
@@ -45,13 +45,13 @@ def test_models_are_delivered_run_sensed_and_kept(tmp_path: Path) -> None:
                 (tmp_path / f"{name}.eeprom").write_bytes(remember_identity(target, number))
                 boards.append(AvrSerial(target, built.elf, eeprom=tmp_path / f"{name}.eeprom"))
             start_gateway(mesh, *boards)
-            eventually(lambda: len(boards_of(mesh, "ready")) == 2, "both boards are ready", 30)
+            eventually(lambda: len(boards_of(mesh, "ready")) == 2, "both boards are ready", 60)
             names = boards_of(mesh, "ready")
             assert len(set(names)) == 2
             with mesh.client() as client:
                 client.models.add(tmp_path / "switch.tiny")
                 for name in names:
-                    client.boards.deploy("switch", name, timeout_s=60)
+                    client.boards.deploy("switch", name, timeout_s=90)
 
                 def answer(value: float, name: str) -> list[str]:
                     found = client.run("switch", np.array([[value]], np.float32), target=name)
@@ -67,11 +67,11 @@ def test_models_are_delivered_run_sensed_and_kept(tmp_path: Path) -> None:
                 ]
                 for board in boards:
                     board.reset()
-                labels = [str(np.ravel(future.result(60)["class"])[0]) for future in futures]
+                labels = [str(np.ravel(future.result(90)["class"])[0]) for future in futures]
                 assert labels == ["low", "high"] * 10
 
                 sense = client.senses.start("switch", names[0], "A0", every_s=0.3)
-                eventually(lambda: bool(client.senses.readings(sense.id)), "a reading", 30)
+                eventually(lambda: bool(client.senses.readings(sense.id)), "a reading", 60)
                 reading = client.senses.readings(sense.id)[0]
                 assert reading.outputs is not None
                 assert [str(label) for label in np.ravel(np.asarray(reading.outputs["class"]))] == [
@@ -81,7 +81,7 @@ def test_models_are_delivered_run_sensed_and_kept(tmp_path: Path) -> None:
 
                 mesh.signal("gateway", signal.SIGKILL)
                 start_gateway(mesh, *boards)
-                eventually(lambda: boards_of(mesh, "ready") == names, "both are back", 30)
+                eventually(lambda: boards_of(mesh, "ready") == names, "both are back", 60)
                 mesh.signal("broker", signal.SIGKILL)
                 mesh.start_broker()
                 for name in names:
