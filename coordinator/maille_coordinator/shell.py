@@ -34,9 +34,10 @@ from maille_coordinator.core.events import (
 )
 from maille_coordinator.desk import Desk
 from maille_coordinator.effects import Effects
-from maille_coordinator.language.runner import LanguageService, Surroundings
+from maille_coordinator.language.runner import LanguageService
 from maille_coordinator.language.slice_files import SliceFiles
 from maille_coordinator.language.state import LanguageLimits
+from maille_coordinator.language.surroundings import Surroundings
 from maille_coordinator.models import ArtefactStore, Catalogue
 from maille_coordinator.models.tiny_models import TinyModels
 from maille_coordinator.settings import CoordinatorSettings

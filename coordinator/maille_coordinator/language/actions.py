@@ -9,7 +9,8 @@ from typing import TypeAlias
 from maille_coordinator.language.events import ModelKey
 from maille_coordinator.language.records import SessionRecord
 from maille_coordinator.records import MeshEvent
-from maille_protocol import Route, SessionOrder, StageOrder, Token
+from maille_protocol import Route, SessionOrder, StageOrder, Token, topics
+from maille_protocol.topics import Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,17 @@ class SendToStage:
 
     node: str
     message: StageOrder | Route | SessionOrder
+
+    @property
+    def topic(self) -> Topic:
+        """Where it goes."""
+        match self.message:
+            case StageOrder():
+                return topics.NODE_STAGE
+            case Route():
+                return topics.NODE_ROUTE
+            case SessionOrder():
+                return topics.NODE_SESSION
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """Answers as readers see them: tokens become text, are kept, and are read from any place."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
+from maille_coordinator.language.records import SessionStart
 from maille_coordinator.language.service import TextPiece, TokenPiece, Usage
 from maille_coordinator.language.stopping import StopMatcher
 from maille_coordinator.slices import TextStream, Tokenizer
@@ -122,3 +124,17 @@ class Answer:
                 for other, value in token.top[:wanted]
             ),
         )
+
+
+def answer_of(tokenizer: Tokenizer, start: SessionStart) -> Answer:
+    """The answer to a generation, without tokens yet; ValueError for stop texts that cannot be."""
+    extra = json.loads(start.extra)
+    return Answer(
+        start.session,
+        tokenizer,
+        len(start.prompt),
+        stops=tuple(extra["stop"]),
+        logprobs=extra["logprobs"],
+        end_tokens=frozenset(start.end_tokens),
+        most_tokens=start.max_tokens,
+    )

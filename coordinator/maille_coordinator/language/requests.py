@@ -1,10 +1,12 @@
 """What a person asks for, in the terms of the wire: prompts as tokens, fractions as millionths."""
 
+import json
 import secrets
 from collections.abc import Mapping
 from math import isfinite
 
 from maille_coordinator.language.model_files import LoadedModel
+from maille_coordinator.language.records import SessionStart
 from maille_coordinator.language.service import GenerateRequest
 from maille_coordinator.service import ServiceError
 from maille_coordinator.slices import ChatTemplateError
@@ -81,6 +83,32 @@ def sampling_of(
             if request.grammar is None or vocabulary is None
             else Grammar(request.grammar, vocabulary)
         ),
+    )
+
+
+def session_start(
+    loaded: LoadedModel,
+    request: GenerateRequest,
+    response_id: str,
+    vocabulary: Reference | None,
+    context_tokens: int,
+    now_unix_ms: int,
+) -> SessionStart:
+    """A request as it is accepted. ServiceError(400)."""
+    prompt = prompt_tokens(loaded, request.prompt)
+    room = min(loaded.model.context_length, context_tokens) - len(prompt)
+    max_tokens = max(1, room) if request.max_tokens is None else request.max_tokens
+    if max_tokens < 1:
+        raise ServiceError(400, "bad_parameter", "max_tokens is at least 1")
+    return SessionStart(
+        response_id,
+        *loaded.key,
+        prompt,
+        sampling_of(request, loaded.model.vocabulary_size, vocabulary),
+        max_tokens,
+        end_tokens_of(loaded, request),
+        now_unix_ms,
+        json.dumps({"stop": request.stop, "logprobs": request.logprobs}),
     )
 
 

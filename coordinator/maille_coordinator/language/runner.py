@@ -2,58 +2,50 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
 import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Callable,
     Coroutine,
     Iterable,
     Mapping,
     Sequence,
 )
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from maille_coordinator.core import Core
-from maille_coordinator.core.registry import NodeRecord
 from maille_coordinator.language import actions as wanted
 from maille_coordinator.language import events as happened
-from maille_coordinator.language.answers import Answer
+from maille_coordinator.language.answers import Answer, answer_of
 from maille_coordinator.language.core import LanguageCore
-from maille_coordinator.language.model_files import LoadedModel, load_model
+from maille_coordinator.language.model_files import LoadedModel
+from maille_coordinator.language.node_watch import NodeWatch
 from maille_coordinator.language.records import SessionStart
-from maille_coordinator.language.requests import end_tokens_of, prompt_tokens, sampling_of
+from maille_coordinator.language.requests import prompt_tokens, session_start
 from maille_coordinator.language.service import (
     GenerateRequest,
     LanguageModelView,
     PlanView,
     TextPiece,
 )
+from maille_coordinator.language.shelf import ModelShelf
 from maille_coordinator.language.slice_files import SliceFiles
 from maille_coordinator.language.state import LanguageLimits
+from maille_coordinator.language.surroundings import Surroundings
 from maille_coordinator.language.views import model_view, plan_view, unread_view
-from maille_coordinator.models import ArtefactStore, Catalogue, ModelsError, UnknownModel
+from maille_coordinator.models import ModelsError
 from maille_coordinator.placement import PlacementImpossible
-from maille_coordinator.records import MeshEvent, ModelRecord
+from maille_coordinator.records import ModelRecord
 from maille_coordinator.service import ServiceError
 from maille_coordinator.slices import LanguageModelError
-from maille_coordinator.store import Store, StoredSession, StoreError
+from maille_coordinator.store import StoredSession, StoreError
 from maille_protocol import (
     Message,
     ModelFormat,
-    NodeState,
     Reference,
-    Route,
-    SessionOrder,
-    StageOrder,
-    StageReport,
-    Tokens,
-    topics,
 )
-from maille_protocol.topics import Topic
 
 logger = logging.getLogger(__name__)
 
@@ -71,20 +63,6 @@ _STATUS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the coordinator gives the service to work with."""
-
-    store: Store
-    artefacts: ArtefactStore
-    catalogue: Catalogue
-    now_ms: Callable[[], float]
-    send: Callable[[Topic, str, Message], bool]
-    publish: Callable[[MeshEvent], None]
-    failed: Callable[[StoreError], None]
-    """Told that the journal cannot be written: the process must end."""
-
-
 class LanguageService:
     """What `service.LanguageApi` promises. All calls belong into the coordinator's event loop."""
 
@@ -94,14 +72,14 @@ class LanguageService:
         self._around = surroundings
         self._slices = slices
         self._limits = limits
-        self._loaded: dict[happened.ModelKey, LoadedModel] = {}
-        self._broken: dict[happened.ModelKey, str] = {}
-        self._reading: dict[happened.ModelKey, asyncio.Task[None]] = {}
+        self._shelf = ModelShelf(
+            surroundings.artefacts, surroundings.catalogue, self._was_read, self._is_broken
+        )
         self._work: set[asyncio.Task[None]] = set()
         self._answers: dict[str, Answer] = {}
         self._unmade: dict[happened.ModelKey, list[StoredSession]] = {}
         """Of the journal, until their tokeniser has been read."""
-        self._seen: dict[str, tuple[int, bool, bool, bool]] = {}
+        self._watch = NodeWatch()
         self._timer: asyncio.TimerHandle | None = None
         self._core = LanguageCore(epoch=0, limits=limits)
 
@@ -128,7 +106,8 @@ class LanguageService:
         """Stop what runs."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in [*self._work, *self._reading.values()]:
+        self._shelf.close()
+        for task in self._work:
             task.cancel()
 
     def prune(self) -> None:
@@ -143,43 +122,24 @@ class LanguageService:
 
     def add_model(self, record: ModelRecord) -> None:
         """Read a model that the catalogue has."""
-        key = (record.name, record.version)
-        if key in self._reading or key in self._loaded:
-            return
-        self._broken.pop(key, None)
-        task = asyncio.get_running_loop().create_task(self._read(record), name="read model")
-        self._reading[key] = task
-        task.add_done_callback(lambda _: self._reading.pop(key, None))
+        self._shelf.read(record)
 
-    async def _read(self, record: ModelRecord) -> None:
-        key = (record.name, record.version)
-        try:
-            path = self._around.artefacts.path(record.sha256.hex())
-            loaded = await asyncio.to_thread(load_model, record, path)
-        except (LanguageModelError, ModelsError, OSError) as error:
-            self._broken[key] = str(error)
-            logger.warning("model %s version %d: %s", *key, error)
-            for found in self._unmade.pop(key, []):
-                self._take(happened.SessionCancelled(found.start.session, "error"))
-            return
-        self._loaded[key] = loaded
-        for found in self._unmade.pop(key, []):
+    def _was_read(self, loaded: LoadedModel) -> None:
+        for found in self._unmade.pop(loaded.key, []):
             self._make_again(loaded, found)
-        self._take(
-            happened.ModelAdded(key, loaded.shape, loaded.model.context_length, loaded.check_tokens)
-        )
+        length = loaded.model.context_length
+        self._take(happened.ModelAdded(loaded.key, loaded.shape, length, loaded.check_tokens))
+
+    def _is_broken(self, key: happened.ModelKey) -> None:
+        for found in self._unmade.pop(key, []):
+            self._take(happened.SessionCancelled(found.start.session, "error"))
 
     def remove_model(self, name: str, version: int) -> bool:
         """Withdraw a model (version 0: all versions); whether there was one."""
-        keys = {*self._loaded, *self._broken, *self._reading}
-        found = [key for key in keys if key[0] == name and version in (0, key[1])]
+        found = self._shelf.keys_of(name, version)
         for key in found:
-            reading = self._reading.pop(key, None)
-            if reading is not None:
-                reading.cancel()
             self._take(happened.ModelRemoved(key))
-            self._broken.pop(key, None)
-            loaded = self._loaded.pop(key, None)
+            loaded = self._shelf.remove(key)
             if loaded is not None and not self._around.catalogue.uses(loaded.record.sha256):
                 self._slices.forget(loaded.record.sha256)
         return bool(found)
@@ -210,31 +170,8 @@ class LanguageService:
             core: of the tasks.
             heard: node, boot number and message of what nodes said.
         """
-        for node, boot, message in heard:
-            record = core.registry.get(node)
-            if record is None or record.boot != boot:
-                continue
-            if record.info is not None and ModelFormat.SLICE in record.info.formats:
-                self._seen.setdefault(node, (0, False, False, False))
-            if isinstance(message, StageReport):
-                self._note(record)
-                self._take(happened.StageReported(node, message))
-            elif isinstance(message, Tokens):
-                self._take(happened.TokensCame(node, message))
-        for node in self._seen:
-            known = core.registry.get(node)
-            if known is not None:
-                self._note(known)
-
-    def _note(self, record: NodeRecord) -> None:
-        draining = record.drain_wanted or record.state is NodeState.DRAINING
-        alive = record.alive and record.confirmed
-        now = (record.boot, alive, record.takes_work, draining)
-        if self._seen.get(record.node) == now or record.info is None:
-            return
-        self._seen[record.node] = now
-        memory = record.info.measured.memory_bytes
-        self._take(happened.NodeChanged(record.node, *now, memory))
+        for event in self._watch.observe(core, heard):
+            self._take(event)
 
     def broker_changed(self, *, connected: bool) -> None:
         """The coordinator's own connection went up or down."""
@@ -255,7 +192,7 @@ class LanguageService:
         for action in actions:
             match action:
                 case wanted.SendToStage(node, message):
-                    self._around.send(_topic(message), node, message)
+                    self._around.send(action.topic, node, message)
                 case wanted.TokenOut(session, index, token):
                     answer = self._answers.get(session)
                     # Tokens that the journal had not yet come again after a restart.
@@ -301,7 +238,7 @@ class LanguageService:
         task.add_done_callback(self._work.discard)
 
     async def _cut(self, key: happened.ModelKey, first: int, last: int, *, with_ends: bool) -> None:
-        loaded = self._loaded.get(key)
+        loaded = self._shelf.loaded.get(key)
         if loaded is None:
             return
         try:
@@ -318,7 +255,7 @@ class LanguageService:
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[TextPiece]:
         """Generate; see `service.LanguageApi`."""
-        loaded = await self._model(request.model)
+        loaded = await self._shelf.require(request.model)
         vocabulary = None
         if request.grammar is not None:
             vocabulary = await self._vocabulary(loaded)
@@ -338,7 +275,7 @@ class LanguageService:
     async def resume(self, response_id: str, from_index: int = 0) -> AsyncIterator[TextPiece]:
         """Go on reading an answer; see `service.LanguageApi`."""
         if response_id not in self._answers:
-            await self._read_all()
+            await self._shelf.wait()
         answer = self._answers.get(response_id)
         if answer is None:
             raise ServiceError(
@@ -383,16 +320,16 @@ class LanguageService:
             if record.format is not ModelFormat.GGUF:
                 continue
             key = (record.name, record.version)
-            loaded, model = self._loaded.get(key), self._core.models.get(key)
+            loaded, model = self._shelf.loaded.get(key), self._core.models.get(key)
             if loaded is None or model is None:
-                views.append(unread_view(record, self._broken.get(key)))
+                views.append(unread_view(record, self._shelf.broken.get(key)))
             else:
                 views.append(model_view(loaded, model))
         return views
 
     async def plan(self, model: str, *, explain: bool = True) -> PlanView:
         """How a model is, or would be, cut."""
-        loaded = await self._model(model)
+        loaded = await self._shelf.require(model)
         found = self._core.models[loaded.key]
         if found.pipeline is not None and not explain:
             return plan_view(found, found.pipeline.plan, current=True)
@@ -408,7 +345,7 @@ class LanguageService:
 
     async def token_count(self, model: str, messages: Sequence[Mapping[str, object]] | str) -> int:
         """How many tokens a prompt takes."""
-        loaded = await self._model(model)
+        loaded = await self._shelf.require(model)
         prompt = messages if isinstance(messages, str) else tuple(messages)
         return len(prompt_tokens(loaded, prompt))
 
@@ -424,35 +361,6 @@ class LanguageService:
         return counts
 
     # --- helpers ---------------------------------------------------------------------------
-
-    async def _model(self, name: str) -> LoadedModel:
-        base, _, number = name.partition(":")
-        if number and not number.isdecimal():
-            raise ServiceError(404, "unknown_model", f"{number[:20]!r} is no version of a model")
-        try:
-            record = self._around.catalogue.require(base, int(number or 0))
-        except UnknownModel as error:
-            raise ServiceError(404, "unknown_model", str(error)) from error
-        if record.format is not ModelFormat.GGUF:
-            raise ServiceError(
-                404, "unknown_model", f"{base!r} is no language model: send it tasks instead"
-            )
-        key = (record.name, record.version)
-        reading = self._reading.get(key)
-        if reading is not None:
-            await asyncio.wait([reading])
-        loaded = self._loaded.get(key)
-        if loaded is None:
-            raise ServiceError(
-                503,
-                "model_broken",
-                f"model {base!r} cannot be read: {self._broken.get(key, 'it was just removed')}",
-            )
-        return loaded
-
-    async def _read_all(self) -> None:
-        if self._reading:
-            await asyncio.wait(list(self._reading.values()))
 
     async def _vocabulary(self, loaded: LoadedModel) -> Reference:
         if not loaded.model.eos_tokens:
@@ -476,45 +384,19 @@ class LanguageService:
                 text = f"there is a response {response_id!r} already: choose another id"
                 raise ServiceError(409, "response_exists", text)
             raise ServiceError(429, "queue_full", "too many answers are kept: try again later")
-        prompt = prompt_tokens(loaded, request.prompt)
-        room = min(loaded.model.context_length, self._limits.context_tokens) - len(prompt)
-        max_tokens = max(1, room) if request.max_tokens is None else request.max_tokens
-        if max_tokens < 1:
-            raise ServiceError(400, "bad_parameter", "max_tokens is at least 1")
-        return SessionStart(
+        return session_start(
+            loaded,
+            request,
             response_id,
-            *loaded.key,
-            prompt,
-            sampling_of(request, loaded.model.vocabulary_size, vocabulary),
-            max_tokens,
-            end_tokens_of(loaded, request),
+            vocabulary,
+            self._limits.context_tokens,
             int(self._around.now_ms()),
-            json.dumps({"stop": request.stop, "logprobs": request.logprobs}),
         )
 
     def _new_answer(self, loaded: LoadedModel, start: SessionStart) -> Answer:
-        extra = json.loads(start.extra)
         try:
-            answer = Answer(
-                start.session,
-                loaded.tokenizer,
-                len(start.prompt),
-                stops=tuple(extra["stop"]),
-                logprobs=extra["logprobs"],
-                end_tokens=frozenset(start.end_tokens),
-                most_tokens=start.max_tokens,
-            )
+            answer = answer_of(loaded.tokenizer, start)
         except ValueError as error:
             raise ServiceError(400, "bad_parameter", str(error)) from error
         self._answers[start.session] = answer
         return answer
-
-
-def _topic(message: StageOrder | Route | SessionOrder) -> Topic:
-    match message:
-        case StageOrder():
-            return topics.NODE_STAGE
-        case Route():
-            return topics.NODE_ROUTE
-        case SessionOrder():
-            return topics.NODE_SESSION
