@@ -34,11 +34,12 @@ void dense_plain(Reader reader, const DenseJob &job) {
   const uint8_t *weight = job.weights;
   const uint8_t *record = job.channels;
   for (uint16_t output = 0; output < job.outputs; output++) {
-    int32_t accumulator = read_signed_long(reader, record);
+    // Unsigned: modulo 2^32, whatever a damaged model asks for
+      uint32_t accumulator = static_cast<uint32_t>(read_signed_long(reader, record));
     for (uint16_t input = 0; input < job.inputs; input++) {
-      accumulator += product(reader.byte(weight++), job.x[input]);
+      accumulator += static_cast<uint32_t>(product(reader.byte(weight++), job.x[input]));
     }
-    job.y[output] = finish(reader, accumulator, record, job.zero, job.low, job.high);
+    job.y[output] = finish(reader, static_cast<int32_t>(accumulator), record, job.zero, job.low, job.high);
     record += CHANNEL_BYTES;
   }
 }
@@ -74,16 +75,16 @@ void convolution_plain(Reader reader, const ConvolutionJob &job) {
       for (uint16_t output = 0; output < window.output_channels; output++) {
         const uint8_t *record = job.channels + static_cast<size_t>(output) * CHANNEL_BYTES;
         const uint8_t *weights = job.weights + output * row_bytes;
-        int32_t accumulator = read_signed_long(reader, record);
+        // Unsigned: modulo 2^32, whatever a damaged model asks for
+      uint32_t accumulator = static_cast<uint32_t>(read_signed_long(reader, record));
         WindowWalk walk(window, job.x, row, column);
         while (walk.next()) {
           const uint8_t* x = walk.x();
           for (uint16_t channel = 0; channel < channels; channel++) {
-            accumulator +=
-                product(reader.byte(weights++), x != nullptr ? x[channel] : job.pad_value);
+            accumulator += static_cast<uint32_t>(product(reader.byte(weights++), x != nullptr ? x[channel] : job.pad_value));
           }
         }
-        *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
+        *y++ = finish(reader, static_cast<int32_t>(accumulator), record, job.zero, job.low, job.high);
       }
     }
   }
@@ -101,13 +102,14 @@ void depthwise_plain(Reader reader, const ConvolutionJob &job) {
         const uint8_t *record = job.channels + static_cast<size_t>(output) * CHANNEL_BYTES;
         const uint8_t *weights = job.weights + output * row_bytes;
         const uint16_t channel = output / copies;
-        int32_t accumulator = read_signed_long(reader, record);
+        // Unsigned: modulo 2^32, whatever a damaged model asks for
+      uint32_t accumulator = static_cast<uint32_t>(read_signed_long(reader, record));
         WindowWalk walk(window, job.x, row, column);
         while (walk.next()) {
           const uint8_t* x = walk.x();
-          accumulator += product(reader.byte(weights++), x != nullptr ? x[channel] : job.pad_value);
+          accumulator += static_cast<uint32_t>(product(reader.byte(weights++), x != nullptr ? x[channel] : job.pad_value));
         }
-        *y++ = finish(reader, accumulator, record, job.zero, job.low, job.high);
+        *y++ = finish(reader, static_cast<int32_t>(accumulator), record, job.zero, job.low, job.high);
       }
     }
   }

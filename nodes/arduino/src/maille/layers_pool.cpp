@@ -49,13 +49,13 @@ void run_average_pool(Cursor& cursor, const Place& place) {
   for (uint16_t row = 0; row < job.window.output_height; row++) {
     for (uint16_t column = 0; column < job.window.output_width; column++) {
       for (uint16_t channel = 0; channel < job.window.output_channels; channel++) {
-        int32_t accumulator = bias;
+        uint32_t accumulator = static_cast<uint32_t>(bias);
         WindowWalk walk(job.window, job.x, row, column);
         while (walk.next()) {
           const uint8_t* x = walk.x();
           accumulator += x != nullptr ? x[channel] : job.pad_value;
         }
-        *y++ = requantise(accumulator, multiplier, shift, job.zero, job.low, job.high);
+        *y++ = requantise(static_cast<int32_t>(accumulator), multiplier, shift, job.zero, job.low, job.high);
       }
     }
   }
