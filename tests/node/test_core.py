@@ -1,5 +1,7 @@
 """The node's decisions as lists: events in, actions out."""
 
+from dataclasses import replace
+
 import pytest
 from node_core_driver import BOOT, Driver, model, task
 
@@ -19,6 +21,7 @@ from maille_protocol import (
     Offers,
     Reference,
     ResultStatus,
+    TaskFlag,
     unpack,
 )
 from maille_protocol.limits import (
@@ -315,6 +318,23 @@ def test_a_copy_of_an_offer_that_comes_after_its_deadline_runs_nothing() -> None
     driver.offer(1)
     assert not [action for action in driver.actions if isinstance(action, events.Prepare)]
     assert driver.core.held_count == 0
+
+
+def test_a_copy_of_a_refused_at_most_once_offer_runs_nothing() -> None:
+    driver = Driver(slots=1)
+    driver.up()
+    driver.order(Control.DRAIN)
+    offer = Offer(task(1), 1, 60_000, int(TaskFlag.AT_MOST_ONCE), b"in")
+    copy = events.Heard((Envelope(1, 5, 1, Offers(model("a"), (offer,))),))
+    driver.give(copy)
+    assert [result.code for result in driver.results()] == [ErrorCode.DRAINING]
+    driver.order(Control.RESUME)
+    driver.give(copy)
+    assert driver.core.held_count == 0
+    driver.give(
+        events.Heard((Envelope(1, 6, 1, Offers(model("a"), (replace(offer, attempt=2),))),))
+    )
+    assert driver.core.held_count == 1
 
 
 def test_memory_ends_some_time_after_the_deadline() -> None:

@@ -24,6 +24,7 @@ from maille_protocol import (
     Result,
     Results,
     ResultStatus,
+    TaskFlag,
     topics,
 )
 from maille_protocol.limits import (
@@ -112,6 +113,7 @@ class NodeTasks:
             )
         elif not accepting:
             self.refuse(offer, epoch, ErrorCode.DRAINING, "the node is draining")
+            self._remember_refusal(offer, now_ms)
         elif model.format not in self._voice.info.formats or model.format not in _TASK_FORMATS:
             formats = " and ".join(known.name for known in self._voice.info.formats)
             text = f"this node runs {formats} models, {model.name} is {model.format.name}"
@@ -119,6 +121,7 @@ class NodeTasks:
         elif len(self.held) >= self.capacity:
             text = f"the node holds {len(self.held)} tasks already"
             self.refuse(offer, epoch, ErrorCode.BUSY, text)
+            self._remember_refusal(offer, now_ms)
         else:
             self._accept(model, offer, now_ms)
 
@@ -149,6 +152,20 @@ class NodeTasks:
             self._voice.do(events.FetchInput(offer.task_id, offer.content))
         else:
             work.queue.append(held)
+
+    def _remember_refusal(self, offer: Offer, now_ms: float) -> None:
+        """A copy of a refused offer may find room here when the task has gone elsewhere."""
+        if not offer.flags & TaskFlag.AT_MOST_ONCE:
+            return
+        known = Remembered(
+            self._voice.epoch,
+            offer.attempt,
+            None,
+            repeatable=True,
+            ended_ms=now_ms,
+            forget_at_ms=now_ms + LATE_COPY_MS,
+        )
+        self._memory.keep(offer.task_id, known)
 
     def refuse(self, offer: Offer, epoch: int, code: ErrorCode, text: str) -> None:
         """Answer an offer without accepting it."""
