@@ -1,7 +1,9 @@
 """Start, check, find and talk to MQTT brokers."""
 
+import importlib
+from typing import TYPE_CHECKING
+
 from maille_broker.counters import LinkCounters
-from maille_broker.discovery import Advertisement, MeshRecord, browse
 from maille_broker.doctor import ProbeResult, Report, run_probes
 from maille_broker.endpoint import Endpoint, parse_url
 from maille_broker.errors import (
@@ -18,6 +20,9 @@ from maille_broker.machine import lan_address, loop_factory
 from maille_broker.packets import Message, Will
 from maille_broker.running import Certificate, Kind, RunningBroker, is_loopback
 from maille_broker.runtime_files import RuntimeRecord, read_runtime_files, write_runtime_file
+
+if TYPE_CHECKING:
+    from maille_broker.discovery import Advertisement, MeshRecord, browse
 
 __all__ = [
     "Advertisement",
@@ -50,3 +55,10 @@ __all__ = [
     "start_broker",
     "write_runtime_file",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Finding a mesh, whose library only those load who do it."""
+    if name not in {"Advertisement", "MeshRecord", "browse"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("maille_broker.discovery"), name)

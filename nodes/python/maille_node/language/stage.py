@@ -183,6 +183,8 @@ class Stage:
                 refuses its graph.
         """
         self.path = path
+        self._shrinking = onnxruntime.RunOptions()
+        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._rope: tuple[Floats, Floats] | None = None
         name = path.name
         if len(name) != len(_LOCATION):
@@ -284,7 +286,9 @@ class Stage:
             binding.bind_output(name, "cpu", 0, np.float32, output.shape, output.ctypes.data)
         else:
             binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
+        # At the end of a prompt its buffers are given back; sooner, the next step would want them.
+        ends_prompt = count > 1 and bool(rows)
+        self._session.run_with_iobinding(binding, self._shrinking if ends_prompt else None)
         cache.length = end
         return output
 
