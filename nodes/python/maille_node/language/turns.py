@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HOLD_UP_MS", "LEAST_STEP", "MOST_STEP", "Turns"]
 
-HOLD_UP_MS = 40.0
+HOLD_UP_MS = 30.0
 """So long may all stages together hold up a token by prefill, one step each."""
 
 LEAST_STEP = 4
