@@ -220,7 +220,12 @@ class _Scene:
         while since_s is None or time.monotonic() - since_s < 0.5:
             if time.monotonic() > deadline_s:
                 model = await self._mesh.language_model(MODEL)
-                raise MailleError(f"The model is not ready: {model.state} {model.state_text}")
+                nodes = {node.name: node.state for node in await self._mesh.nodes()}
+                raise MailleError(
+                    f"The mesh is not whole again: the model is {model.state} {model.state_text}, "
+                    f"{len(model.stages)} stages, nodes {nodes}, "
+                    f"{await self._missing_spares():.0f} spare slices missing"
+                )
             ready = False
             with contextlib.suppress(MailleError, httpx.HTTPError):
                 ready = await self._is_whole()
