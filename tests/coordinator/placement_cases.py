@@ -2,7 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations
+from math import inf, sqrt
 from random import Random
+from typing import Any
+
+import numpy as np
 
 from maille_coordinator.placement import (
     STAGE_OVERHEAD_BYTES,
@@ -73,6 +77,72 @@ def brute_force_ms(
         if wish.pinned <= {offer.node for offer, _, _ in cut}
     )
     return min((cost for cost in costs if cost is not None), default=None)
+
+
+def every_order_ms(
+    shape: ModelShape, offers: Sequence[NodeOffer], links: Links, wish: Wish
+) -> float | None:
+    """What no ring is below, at most 0.05 % too low; None if no ring fits.
+
+    Goes through every order of every set of nodes; for each, all cuts by the plain recursion over
+    (start, end). A ring of cost c or less exists if, of those with no stage or link above c, one
+    takes at most c times the sessions around.
+    """
+    sessions = wish.sessions if wish.objective is Objective.THROUGHPUT else 1
+    least_s = _least_around_s(shape, offers, links, wish, inf)
+    if least_s == inf:
+        return None
+    low, high = least_s / sessions, least_s
+    while high > low * 1.0005:
+        middle = sqrt(low * high)
+        if _least_around_s(shape, offers, links, wish, middle) <= middle * sessions:
+            high = middle
+        else:
+            low = middle
+    return low * 1000
+
+
+def _least_around_s(
+    shape: ModelShape, offers: Sequence[NodeOffer], links: Links, wish: Wish, limit_s: float
+) -> float:
+    """Least time around of all rings with no stage and no link above a limit; inf if none."""
+    count = len(shape.layers)
+    mean = sum(shape.layers) / count
+    kv = shape.kv_bytes_per_token * wish.context_tokens * wish.sessions
+    before = np.concatenate(([0], np.cumsum(shape.layers)))
+    start, end = np.meshgrid(np.arange(count + 1), np.arange(count + 1), indexing="ij")
+    size = before[end] - before[start] + kv * (end - start) + STAGE_OVERHEAD_BYTES
+    size = size + (start == 0) * shape.embedding_bytes + (end == count) * shape.head_bytes
+    size = size - ((start == 0) & (end == count)) * shape.shared_bytes
+    stage_s = []
+    for offer in offers:
+        seconds = offer.layer_decode_s * (before[end] - before[start]) / mean
+        seconds = seconds + (start == 0) * offer.embedding_s + (end == count) * offer.head_s
+        fits = (end > start) & (size <= offer.memory_bytes) & (seconds <= limit_s)
+        stage_s.append(np.where(fits, seconds, inf))
+    names = [offer.node for offer in offers]
+    message = token_bytes(shape, wish)
+    hop_s = [
+        [
+            links.hop_s(a, b, message) if links.transfer_s(a, b, message) <= limit_s else inf
+            for b in names
+        ]
+        for a in names
+    ]
+    best = inf
+
+    def go_on(order: tuple[int, ...], reached_s: "np.ndarray[tuple[int], np.dtype[Any]]") -> None:
+        nonlocal best
+        back = links.hop_s(names[order[-1]], names[order[0]], 64)
+        best = min(best, float(reached_s[count]) + (back if len(order) > 1 else 0.0))
+        for place in range(len(names)):
+            if place not in order:
+                entered = reached_s[:count] + hop_s[order[-1]][place]
+                go_on((*order, place), (entered[:, None] + stage_s[place][:count]).min(axis=0))
+
+    for place in range(len(names)):
+        go_on((place,), stage_s[place][0])
+    return best
 
 
 def random_case(

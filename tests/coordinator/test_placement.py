@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from placement_cases import brute_force_ms, random_case, ring_cost_ms
+from placement_cases import brute_force_ms, every_order_ms, random_case, ring_cost_ms
 
 from maille_coordinator.placement import (
     STAGE_OVERHEAD_BYTES,
@@ -149,6 +149,54 @@ def test_six_nodes_against_every_ring(seed: int, wish: Wish, tight: bool) -> Non
             place(*case)
         return
     assert place(*case).prediction.cost_ms <= best * 1.02
+
+
+@pytest.mark.parametrize("objective", Objective)
+@pytest.mark.parametrize("seed", range(12))
+def test_six_nodes_and_48_layers_against_every_order_and_cut(
+    seed: int, objective: Objective
+) -> None:
+    wish = Wish(256, (1, 2, 4, 8)[seed % 4], objective=objective)
+    case = random_case(
+        Random(seed), nodes=6, layers=48, wish=wish, tight=seed > 2, direct=(0, 3, 12)[seed % 3]
+    )
+    best = every_order_ms(*case)
+    if best is None:
+        with pytest.raises(PlacementImpossible):
+            place(*case)
+        return
+    cost = place(*case).prediction.cost_ms
+    assert best * (1 - 1e-9) <= cost <= best * 1.02
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_order_and_cut_is_every_ring_there_is(seed: int) -> None:
+    wish = Wish(256, 1 + seed % 3, objective=(Objective.LATENCY, Objective.THROUGHPUT)[seed % 2])
+    case = random_case(Random(seed), nodes=4, layers=6, wish=wish, tight=seed % 3 > 0, direct=2)
+    every, best = every_order_ms(*case), brute_force_ms(*case)
+    assert (every is None) == (best is None)
+    if every is not None and best is not None:
+        assert every <= best * (1 + 1e-9) <= every * 1.0006
+
+
+@pytest.mark.parametrize("nodes", [3, 6, 12])
+@pytest.mark.parametrize("seed", range(6))
+def test_many_sessions_take_nothing_from_a_lone_one_unless_asked_for(seed: int, nodes: int) -> None:
+    wish = Wish(256, sessions=8)
+    case = random_case(Random(seed), nodes=nodes, layers=48, wish=wish, tight=False, direct=2)
+    plan = place(*case)
+    assert plan.best_single is not None
+    assert plan.prediction.tokens_per_s >= plan.best_single[1].tokens_per_s * (1 - 1e-9)
+
+
+def test_what_a_spread_takes_from_a_lone_session_is_told() -> None:
+    offers = [offer("a", 0.2, 400 * MB), offer("b", 0.25, 400 * MB)]
+    wish = Wish(1000, 8, objective=Objective.THROUGHPUT)
+    plan = place(SHAPE, offers, Links(default_ms=0.4), wish, with_explanation=True)
+    assert plan.best_single is not None
+    assert plan.prediction.tokens_per_s < plan.best_single[1].tokens_per_s
+    assert plan.prediction.all_tokens_per_s > plan.best_single[1].all_tokens_per_s
+    assert "to a session alone: leave out --spread" in plan.explanation[-1]
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,16 +1,19 @@
 """A cost that no ring is below: where the bisection starts."""
 
-from math import sqrt
+from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from maille_coordinator.placement.problem import Floats, Problem, windows
+from maille_coordinator.placement.problem import Floats, Problem, Whole, windows
 
 __all__ = ["least_possible", "least_slowest"]
 
 _STEPS = 16
 _PRECISION = 1.003
-_GIVE_UP = 8.0
+_STEPS_UP = 1.02**2.0 ** np.arange(-1, 8)
+_PARTS = np.arange(1, 17) / 16
 
 
 def least_possible(problem: Problem, sessions: int) -> float:
@@ -71,58 +74,66 @@ def least_slowest(problem: Problem, lower: float) -> float:
     """A lower bound of the slowest stage S for few nodes, whole layers: at most 0.3 % too low.
 
     For a limit on S, what counts is how far each set of nodes gets, and a set gets furthest when
-    all but its last node did.
+    all but its last node did. Many limits are tried at once.
 
     Args:
         problem: of so few nodes that their sets can be listed.
         lower: a bound from which to search upwards.
     """
-    step, upper = 1.02, 0.0
-    while not upper:
-        limit = lower * step
-        if _all_placed(problem, limit):
-            upper = limit
-        elif step > _GIVE_UP:
-            return lower  # memory is what is missing
-        else:
-            lower, step = limit, step * step
-    while upper > lower * _PRECISION:
-        middle = sqrt(lower * upper)
-        if _all_placed(problem, middle):
-            upper = middle
-        else:
-            lower = middle
-    return lower
+    limits = np.asarray(lower * _STEPS_UP, dtype=np.float64)
+    placed = _all_placed(problem, limits)
+    if not placed.any():
+        return lower  # memory is what is missing
+    while True:
+        at = int(placed.argmax())
+        upper = float(limits[at])
+        lower = float(limits[at - 1]) if at else lower
+        if upper <= lower * _PRECISION:
+            return lower
+        limits = np.asarray(lower * (upper / lower) ** _PARTS, dtype=np.float64)
+        placed = _all_placed(problem, limits)
+        placed[-1] = True
 
 
-def _all_placed(problem: Problem, slowest_s: float) -> bool:
-    """Whether some set of nodes gets through all layers."""
+def _all_placed(problem: Problem, slowest_s: Floats) -> NDArray[np.bool_]:
+    """Whether some set of nodes gets through all layers, for each limit (k,)."""
     fit = windows(problem, slowest_s)
-    if fit.whole_fits.any():
-        return True
-    count, layers = len(problem.names), problem.layer_count
-    borders = np.arange(layers + 1)
-    ends = [(np.searchsorted(row, borders, "right") - 1).tolist() for row in fit.lowest]
-    starts = [int(np.flatnonzero(row)[-1]) if row.any() else 0 for row in fit.first_fits]
-    finals = fit.final_lowest.tolist()
+    done: NDArray[np.bool_] = np.asarray(fit.whole_fits.any(axis=1))
+    tries, count, borders = fit.lowest.shape
+    last = borders - 2
     quick = np.isfinite(fit.hop_s) & ~np.eye(count, dtype=bool)
-    entered = [bool(column.any()) for column in quick.T]
-    left = [bool(row.any()) for row in quick]
-    furthest = [0] * (1 << count)
-    for mask in range(1, 1 << count):
-        reached = 0
-        for node in range(count):
-            bit = 1 << node
-            if not mask & bit:
-                continue
-            before = furthest[mask ^ bit]
-            if mask == bit:
-                reached = min(starts[node], layers - 1) if left[node] else 0
-            elif before and entered[node]:
-                if finals[node] <= before:
-                    return True
-                if left[node]:
-                    reached = max(reached, min(ends[node][before], layers - 1))
-            reached = max(reached, before)
-        furthest[mask] = reached
-    return False
+    entered, left = np.asarray(quick.any(axis=1)), np.asarray(quick.any(axis=2))
+    ends = np.minimum(_furthest_ends(fit.lowest), last)
+    starts = np.where(fit.first_fits, np.arange(borders), 0).max(axis=2)
+    furthest = np.zeros((tries, 1 << count), dtype=np.int64)
+    furthest[:, 1 << np.arange(count)] = np.where(left, np.minimum(starts, last), 0)
+    each = np.arange(tries)[:, None, None]
+    for sets, nodes in _members(count):
+        before = furthest[:, sets[:, None] ^ (1 << nodes)]
+        goes_on = (before > 0) & entered[:, nodes]
+        finished = goes_on & (fit.final_lowest[:, nodes] <= before)
+        np.logical_or(done, finished.any(axis=(1, 2)), out=done)
+        reached = np.where(goes_on & left[:, nodes], ends[each, nodes, before], 0)
+        furthest[:, sets] = np.maximum(reached, before).max(axis=2)
+    return done
+
+
+def _furthest_ends(lowest: Whole) -> Whole:
+    """Last border that a stage from each border reaches, of rows that never fall."""
+    borders = lowest.shape[-1]
+    rows = np.arange(lowest.size // borders)[:, None] * borders
+    flat = (lowest.reshape(-1, borders) + rows).ravel()
+    starts = (np.arange(borders) + rows).ravel()
+    found = np.searchsorted(flat, starts, "right").reshape(-1, borders) - 1 - rows
+    ends: Whole = found.reshape(lowest.shape)
+    return ends
+
+
+@lru_cache(maxsize=16)
+def _members(count: int) -> tuple[tuple[Whole, Whole], ...]:
+    """For each size from 2: the sets of that size (m,), and the nodes of each (m, size)."""
+    found = []
+    for size in range(2, count + 1):
+        nodes = np.array(list(combinations(range(count), size)), dtype=np.int64)
+        found.append(((1 << nodes).sum(axis=1), nodes))
+    return tuple(found)

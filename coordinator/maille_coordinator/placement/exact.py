@@ -1,12 +1,15 @@
 """The best ring over few nodes: dynamic programming over (set of nodes, last node, layers placed).
 
-A ring has to close, so the first node is a dimension too. The cheapest start of a stage that ends
+A ring has to close, so the first node is a dimension too. Only what can be is kept: a last node is
+in its set, and so is the first. The cheapest start of a stage that ends
 at a border is the least value within a window of borders (as many layers as fit), which a table of
 minima over powers of two gives for all borders, sets and nodes at once.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from math import inf
 
 import numpy as np
@@ -43,17 +46,13 @@ class ExactSolver:
             required: places of nodes that must take part.
         """
         self.problem = problem
-        self._must = sum(1 << place for place in required)
         count = len(problem.names)
-        rows = np.arange(count)
         parts = _split(problem.close_s)
         if parts is None:
-            self._firsts = rows
             self._enter_s, self._leave_s = problem.enter_s, problem.leave_s
             self._close_s = problem.close_s
         else:
             # Which node is first matters only where the ring starts: no need to remember it.
-            self._firsts = np.zeros(count, dtype=np.int64)
             self._enter_s = problem.enter_s + parts[1]
             self._leave_s = problem.leave_s + parts[0]
             self._close_s = np.zeros((count, 1))
@@ -65,6 +64,12 @@ class ExactSolver:
             + problem.leave_s
             + np.diag(problem.close_s)
         )
+        self._levels = _levels(count, parts is None) if problem.layer_count > 1 else ()
+        masks = [1 << np.arange(count), *(level.mask.ravel() for level in self._levels)]
+        self._offsets = np.cumsum([0, *(len(part) for part in masks[:-1])])
+        self._masks = np.concatenate(masks)
+        must = sum(1 << place for place in required)
+        self._allowed = (self._masks & must) == must
 
     def solve(self, slowest_s: float = inf, *, few_within: float = 0.0) -> Answer | None:
         """The ring of the least time, None if none fits.
@@ -76,62 +81,66 @@ class ExactSolver:
         problem = self.problem
         count, layers = len(problem.names), problem.layer_count
         fit = windows(problem, slowest_s)
-        rows, firsts, widths = np.arange(count), self._firsts, self._close_s.shape[1]
-        spent = (problem.layer_s[:, None] * problem.weight[None, :]).astype(_SECONDS)
+        rows = np.arange(count)
+        spent = (problem.layer_s * problem.weight[:, None]).astype(_SECONDS)
         hop_s = fit.hop_s.astype(_SECONDS)
-        # Seconds up to a border: (set, last node, first node, border).
-        least = np.full((1 << count, count, widths, layers + 1), inf, dtype=_SECONDS)
-        # Seconds of whole rings: (set, last node, first node).
-        rings = np.full((1 << count, count, widths), inf)
-        starts = (self._enter_s + problem.first_s)[:, None] + spent
-        least[1 << rows, rows, firsts, 1:layers] = np.where(
-            fit.first_fits[:, 1:layers], starts[:, 1:layers], inf
-        )
-        rings[1 << rows, rows, firsts] = np.where(fit.whole_fits, self._alone_s, inf)
-        opens = np.where(np.arange(layers)[None, :] >= fit.final_lowest[:, None], 0.0, inf)
-        ends = (spent[:, layers] + problem.final_s + self._leave_s)[:, None] + self._close_s
+        starts = self._enter_s + problem.first_s + spent[:layers]
+        # Seconds up to a border: (border, ways to have come there).
+        least = np.where(fit.first_fits[:, :layers].T, starts, inf).astype(_SECONDS)
+        least[0] = inf
+        rings = [np.where(fit.whole_fits, self._alone_s, inf)]
+        opens = np.where(np.arange(layers)[:, None] >= fit.final_lowest, 0.0, inf)
+        ends = (spent[layers] + problem.final_s + self._leave_s)[:, None] + self._close_s
         table = _Windows(fit.lowest[:, 1:layers], layers)
-        for before, after in _levels(count):
-            entered = np.full((*before.shape, widths, layers), inf, dtype=_SECONDS)
-            for last in rows:
-                reached = least[before, last, :, :layers]
-                reached += hop_s[last][:, None, None, None]
-                np.minimum(entered, reached, out=entered)
-            entered -= spent[:, None, None, :layers]
-            closing = (entered + opens[:, None, None, :]).min(axis=3)
-            rings[after, rows[:, None]] = closing + ends[:, None, :]
-            if layers > 1 and after.shape[1] > 1:
-                found = table.least(np.ascontiguousarray(entered.transpose(3, 0, 1, 2)))
-                least[after, rows[:, None], :, 1:layers] = found.transpose(1, 2, 3, 0)
-                least[after, rows[:, None], :, 1:layers] += spent[:, None, None, 1:layers]
-        masks = np.arange(1 << count)
-        allowed = (masks & self._must) == self._must
-        by_set = np.where(allowed, rings.reshape(len(masks), -1).min(axis=1), inf)
-        best = float(by_set.min())
+        kept = [least]
+        for level in self._levels:
+            entered = least[:, level.source[0]] + hop_s[level.last[0], rows[:, None]]
+            for source, last in zip(level.source[1:], level.last[1:], strict=True):
+                other = least[:, source]
+                other += hop_s[last, rows[:, None]]
+                np.minimum(entered, other, out=entered)
+            entered -= spent[:layers, :, None]
+            closing = (entered + opens[:, :, None].astype(_SECONDS)).min(axis=0)
+            rings.append((closing + ends[rows[:, None], level.first]).ravel())
+            if len(kept) < len(self._levels):
+                least = np.full((layers, rings[-1].size), inf, dtype=_SECONDS)
+                found = table.least(entered)
+                found += spent[1:layers, :, None]
+                least[1:] = found.reshape(layers - 1, -1)
+                kept.append(least)
+        cost = np.where(self._allowed, np.concatenate(rings), inf)
+        best = float(cost.min())
         if best == inf:
             return None
-        good = [int(mask) for mask in masks[by_set <= best * (1 + few_within)]]
-        mask = min(good, key=lambda mask: (mask.bit_count(), by_set[mask], mask))
-        last, first = divmod(int(rings[mask].argmin()), widths)
-        runs = self._trace(least[:, :, first], fit, mask, last)
-        return Answer(runs, float(by_set[mask]))
+        good = np.flatnonzero(cost <= best * (1 + few_within))
+        way = min(
+            (int(self._masks[at]).bit_count(), float(cost[at]), int(self._masks[at]), int(at))
+            for at in good
+        )[-1]
+        return Answer(self._trace(kept, fit, way), float(cost[way]))
 
     def _trace(
-        self, least: NDArray[np.float32], fit: Windows, mask: int, node: int
+        self, kept: Sequence[NDArray[np.float32]], fit: Windows, way: int
     ) -> tuple[Run, ...]:
-        """Walk back from the last stage of a ring, on `node`."""
+        """Walk back from the last stage of a ring."""
+        turn = int(np.searchsorted(self._offsets, way, "right")) - 1
+        way -= int(self._offsets[turn])
         end = self.problem.layer_count
-        low = int(fit.final_lowest[node])
         runs: list[Run] = []
-        while mask != 1 << node:
-            mask ^= 1 << node
-            reached = least[mask, :, low:end] + fit.hop_s[:, node, None]
-            reached -= self.problem.weight[low:end] * self.problem.layer_s[node]
-            previous, offset = divmod(int(reached.argmin()), reached.shape[1])
+        low = -1
+        while turn:
+            level = self._levels[turn - 1]
+            node, which = divmod(way, level.first.shape[1])
+            if low < 0:
+                low = int(fit.final_lowest[node])
+            sources, lasts = level.source[:, node, which], level.last[:, node, which]
+            reached = kept[turn - 1][low:end, sources] + fit.hop_s[lasts, node]
+            reached -= self.problem.weight[low:end, None] * self.problem.layer_s[node]
+            offset, at = divmod(int(reached.argmin()), len(sources))
             runs.append((node, low + offset, end))
-            end, node = low + offset, previous
-            low = int(fit.lowest[node, end])
-        runs.append((node, 0, end))
+            end, way, turn = low + offset, int(sources[at]), turn - 1
+            low = int(fit.lowest[lasts[at], end])
+        runs.append((way, 0, end))
         return tuple(reversed(runs))
 
 
@@ -189,18 +198,55 @@ class _Windows:
         return found
 
 
-@lru_cache(maxsize=MOST_NODES + 1)
-def _levels(count: int) -> tuple[tuple[Whole, Whole], ...]:
-    """For each size of set from 2: sets without each node, and with it, (node, which)."""
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """Ways to have come to a set of nodes of one size, told apart by (last node, which).
+
+    A way is a set, its last node, and its first node where that counts. Ways of the size before
+    are numbered as their arrays are flattened; those of one node by the node.
+
+    Attributes:
+        source: ways of the size before that go on to each, (sources, n, ways).
+        last: the last node of each source.
+        first: the first node, 0 where it does not count, (n, ways).
+        mask: the set, (n, ways).
+    """
+
+    source: Whole
+    last: Whole
+    first: Whole
+    mask: Whole
+
+
+@lru_cache(maxsize=2 * MOST_NODES)
+def _levels(count: int, with_first: bool) -> tuple[_Level, ...]:
+    """For each size of set from 2."""
+    nodes = range(count)
+    known = {(node * with_first, 1 << node, node): node for node in nodes}
     levels = []
     for size in range(2, count + 1):
-        before = np.array(
-            [
-                [m for m in range(1 << count) if m.bit_count() == size - 1 and not m >> node & 1]
-                for node in range(count)
-            ],
-            dtype=np.int64,
+        table: list[list[tuple[list[int], list[int], int, int]]] = []
+        following: dict[tuple[int, int, int], int] = {}
+        for node in nodes:
+            ways = []
+            for members in combinations([other for other in nodes if other != node], size - 1):
+                mask = sum(1 << member for member in members)
+                for first in members if with_first else (0,):
+                    lasts = [last for last in members if (first, mask, last) in known]
+                    sources = [known[first, mask, last] for last in lasts]
+                    ways.append((sources, lasts, first, mask | 1 << node))
+                    following[first, mask | 1 << node, node] = len(following)
+            table.append(ways)
+        levels.append(
+            _Level(
+                *(
+                    np.array([[way[part] for way in ways] for ways in table], dtype=np.int64)
+                    .transpose(2, 0, 1)
+                    .copy()
+                    for part in (0, 1)
+                ),
+                *(np.array([[way[part] for way in ways] for ways in table]) for part in (2, 3)),
+            )
         )
-        after = before | (1 << np.arange(count))[:, None]
-        levels.append((before, after))
+        known = following
     return tuple(levels)

@@ -88,6 +88,8 @@ class Problem:
 class Windows:
     """Which stages fit, in memory and below a stage time.
 
+    For several times at once each array has them as its first axis.
+
     Attributes:
         lowest: start of the longest stage in the middle that ends at each border, (n, layers + 1).
         first_fits: whether the run's first stage may end at each border, (n, layers + 1).
@@ -103,45 +105,29 @@ class Windows:
     hop_s: Floats
 
 
-def windows(problem: Problem, slowest_s: float = inf) -> Windows:
-    """Which stages fit when none may take longer than `slowest_s`."""
+def windows(problem: Problem, slowest_s: float | Floats = inf) -> Windows:
+    """Which stages fit when none may take longer than `slowest_s`, one time or several (k,)."""
     weight, memory = problem.weight, problem.memory
-    bounded = slowest_s < inf
-    budget = (
-        (slowest_s * _SLACK - problem.busy_s) / problem.layer_s
-        if bounded
-        else np.full(len(problem.names), inf)
-    )
-    borders = np.arange(len(weight))
-    lowest = np.empty((len(problem.names), len(weight)), dtype=np.int64)
-    first_fits = np.empty(lowest.shape, dtype=bool)
-    final_lowest = np.empty(len(problem.names), dtype=np.int64)
-    whole_fits = np.empty(len(problem.names), dtype=bool)
-    for place in range(len(problem.names)):
-        room, time = problem.room[place], budget[place]
-        reach = problem.reach[place] if problem.reach is not None else None
-        first_time = time - problem.first_s[place] / problem.layer_s[place]
-        final_time = time - problem.final_s[place] / problem.layer_s[place]
-        low = np.searchsorted(memory, memory - room)
-        fits = memory + problem.first_bytes <= room
-        final = int(np.searchsorted(memory, memory[-1] + problem.final_bytes - room))
-        whole = memory[-1] + problem.whole_bytes <= room
-        if bounded:
-            low = np.maximum(low, np.searchsorted(weight, weight - time))
-            fits &= weight <= first_time
-            final = max(final, int(np.searchsorted(weight, weight[-1] - final_time)))
-            whole &= weight[-1] <= first_time + final_time - time
-        if reach is not None:
-            low = np.maximum(low, reach)
-            fits &= reach == 0
-            final = max(final, int(reach[-1]))
-            whole &= reach[-1] == 0
-        lowest[place] = np.minimum(low, borders)
-        first_fits[place] = fits
-        final_lowest[place] = final
-        whole_fits[place] = whole
-    hop = np.where(problem.transfer_s > slowest_s * _SLACK, inf, problem.hop_s)
-    return Windows(lowest, first_fits, final_lowest, whole_fits, hop)
+    limit = np.asarray(slowest_s)[..., None] * _SLACK
+    first_weight = problem.first_s / problem.layer_s
+    final_weight = problem.final_s / problem.layer_s
+    time = (limit - problem.busy_s) / problem.layer_s
+    low = np.searchsorted(memory, memory - problem.room[:, None])
+    low = np.maximum(low, np.searchsorted(weight, weight - time[..., None]))
+    fits = memory + problem.first_bytes <= problem.room[:, None]
+    fits = fits & (weight <= (time - first_weight)[..., None])
+    final = np.searchsorted(memory, memory[-1] + problem.final_bytes - problem.room)
+    final = np.maximum(final, np.searchsorted(weight, weight[-1] - (time - final_weight)))
+    whole = memory[-1] + problem.whole_bytes <= problem.room
+    whole = whole & (weight[-1] <= time - first_weight - final_weight)
+    if problem.reach is not None:
+        low = np.maximum(low, problem.reach)
+        fits &= problem.reach == 0
+        final = np.maximum(final, problem.reach[:, -1])
+        whole &= problem.reach[:, -1] == 0
+    low = np.minimum(low, np.arange(len(weight)))
+    hop = np.where(problem.transfer_s > limit[..., None], inf, problem.hop_s)
+    return Windows(low, fits, final, whole, hop)
 
 
 def cost_of(problem: Problem, answer: Answer, sessions: int) -> float:
