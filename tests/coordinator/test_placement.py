@@ -152,14 +152,14 @@ def test_six_nodes_against_every_ring(seed: int, wish: Wish, tight: bool) -> Non
 
 
 @pytest.mark.parametrize("objective", Objective)
-@pytest.mark.parametrize("seed", range(12))
+# In the last four one order of four or five nodes is far better than the others.
+@pytest.mark.parametrize("seed", [*range(8), 9, 30, 93, 96])
 def test_six_nodes_and_48_layers_against_every_order_and_cut(
     seed: int, objective: Objective
 ) -> None:
     wish = Wish(256, (1, 2, 4, 8)[seed % 4], objective=objective)
-    case = random_case(
-        Random(seed), nodes=6, layers=48, wish=wish, tight=seed > 2, direct=(0, 3, 12)[seed % 3]
-    )
+    direct = 12 if seed > 8 else seed % 3
+    case = random_case(Random(seed), nodes=6, layers=48, wish=wish, tight=seed > 2, direct=direct)
     best = every_order_ms(*case)
     if best is None:
         with pytest.raises(PlacementImpossible):
