@@ -5,7 +5,6 @@ for a fraction of the model or for all of it, up to twelve links past the broker
 """
 
 import argparse
-import gc
 import json
 import time
 from pathlib import Path
@@ -82,7 +81,6 @@ def measure(cases: int, seed: int) -> dict[str, list[float]]:
     """Milliseconds of every plan, for each objective."""
     random = Random(seed)
     found: dict[str, list[float]] = {objective.value: [] for objective in Objective}
-    gc.disable()  # its pauses are not the planner's
     while min(map(len, found.values())) < cases:
         for objective in Objective:
             sessions = 1 if objective is Objective.LATENCY else random.choice(SESSIONS)
@@ -90,7 +88,6 @@ def measure(cases: int, seed: int) -> dict[str, list[float]]:
             taken = plan_ms(random_case(random, sessions, 256), wish)
             if taken is not None and len(found[objective.value]) < cases:
                 found[objective.value].append(taken)
-    gc.enable()
     return found
 
 

@@ -1,5 +1,6 @@
 """Language models in virtual time: arranged, generated, repaired, handed over, restarted."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -7,6 +8,7 @@ from language_world import KEY, LAYERS, MEMORY, PROCESS_BYTES, Mesh, answer
 
 from maille_coordinator.language.events import SessionCancelled
 from maille_coordinator.language.state import LanguageLimits, ModelState
+from maille_coordinator.placement import Objective
 
 
 def ready_mesh(count: int = 3, seed: int = 0, limits: LanguageLimits | None = None) -> Mesh:
@@ -119,6 +121,15 @@ def test_a_replica_takes_over_within_a_moment() -> None:
     assert mesh.tokens["one"] == answer(start)
     times = mesh.came_ms["one"]
     assert max(after - before for before, after in pairwise(times)) < 100
+
+
+def test_only_a_spread_plans_for_many_sessions_together() -> None:
+    limits = LanguageLimits(context_tokens=64, sessions=3)
+    alone = ready_mesh(4, limits=limits).core.plan(KEY)
+    assert (alone.wish.sessions, alone.wish.objective) == (3, Objective.LATENCY)
+    spread = ready_mesh(4, limits=replace(limits, least_nodes=3)).core.plan(KEY)
+    assert spread.wish.objective is Objective.THROUGHPUT
+    assert len(spread.nodes) >= 3
 
 
 def test_the_coordinator_restarts() -> None:

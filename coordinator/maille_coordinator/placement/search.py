@@ -63,26 +63,31 @@ def _least_cost(solver: Solver, sessions: int, lower: float, tolerance: float) -
         return solver.solve(few_within=FEW_WITHIN)
     best: Answer | None = None
     upper, limit = inf, lower * _FIRST_STEP
-    free, ring_s = False, 0.0
+    bounded = False  # whether the least T below `upper` is known
     while upper > lower * (1 + tolerance):
         answer = solver.solve(limit, few_within=FEW_WITHIN)
-        if answer is None and free and best is None:
-            return None
+        waits = False
         if answer is None:
+            if limit >= upper:
+                return best  # none fits at all, or rounding took what fitted before
             lower = limit
         else:
             cost = cost_of(problem, answer, sessions)
+            ring_s = answer.token_s / (1 + FEW_WITHIN) + problem.fixed_s
+            waits = ring_s / sessions > limit
+            lower = max(lower, min(limit, ring_s / sessions))
             if cost < upper:
                 best, upper = answer, cost
-            elif limit < inf and free:
-                lower = max(lower, min(limit, upper))  # rounding let through what it should not
-            ring_s = answer.token_s / (1 + FEW_WITHIN) + problem.fixed_s
-            lower = max(lower, min(limit, ring_s / sessions))
-        # The first guess failed: without a limit, the least T is a bound too. Later, where T is
-        # what counts, it often does not change up to the upper bound.
-        waits = answer is not None and ring_s / sessions > limit
-        limit = lower * (upper / lower) ** (0.8 if waits else 0.5) if free else inf
-        free = True
+            elif limit < upper and not waits:
+                lower = limit  # rounding let through what it should not
+        # The first guess failed: at the upper bound, the least T is a lower bound too. Later,
+        # where T is what counts, it often does not change up to the upper bound.
+        if not bounded:
+            bounded, limit = True, upper
+        elif waits:
+            limit = max(upper / (1 + tolerance), lower * (upper / lower) ** 0.5)
+        else:
+            limit = lower * (upper / lower) ** 0.5
     return best
 
 
