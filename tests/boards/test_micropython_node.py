@@ -1,6 +1,7 @@
 """A board's process against real brokers, with a coordinator that does what the test says."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ from maille_protocol import (
 from maille_protocol.tensors import encode_tensors
 from maille_protocol.tiny import encode_model, run
 
-# amqtt, in this process, leaves cut connections to the garbage collector.
+# amqtt, in this process, leaves cut connections to the garbage collector: `play` calls it, so that
+# its warnings come while they are ignored, not in whatever test runs next.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 Kind: TypeAlias = Literal["amqtt", "mosquitto", "nats"]
@@ -85,6 +87,7 @@ async def mesh(
 
 def play(story: Callable[[], Coroutine[None, None, None]]) -> None:
     asyncio.run(story())
+    gc.collect()
 
 
 def expected(seed: int) -> list[int]:

@@ -326,7 +326,13 @@ def test_noise_on_every_topic(mesh: RealMesh, stranger: Stranger) -> None:
     after = resident_bytes(mesh)
     assert all(after[name] - before[name] < ROOM_BYTES for name in before), (before, after)
     assert mesh.metric("wire_faults_total") - faults > 100
-    assert mesh.metric("mqtt_oversized_total") - oversized > 10
+
+    def large_ones_are_counted() -> bool:
+        # How many hypothesis chose is luck; these are beyond what the decoder lets through.
+        stranger.publish(topics.NODE_RESULTS.on(MESH, "n1"), bytes(200_000))
+        return mesh.metric("mqtt_oversized_total") - oversized > 10
+
+    eventually(large_ones_are_counted, "large ones are counted")
     assert mesh.metric("tasks_open") == 0
     assert mesh.metric("tasks_dead_total") == 0
     assert attack.malformed > 500
@@ -363,19 +369,25 @@ ALWAYS_HEARD = {
 }
 
 
+def overheard(stranger: Stranger) -> dict[MessageType, bytes]:
+    """The last payload of each kind of message that went by."""
+    kinds: dict[MessageType, bytes] = {}
+    for heard in list(stranger.heard):
+        with contextlib.suppress(WireError, UsageError):
+            address = topics.parse(heard.topic)
+            kinds[address.topic.message] = heard.payload
+            unpack(heard.payload, frozenset({address.topic.message}))
+    return kinds
+
+
 def test_messages_of_the_wrong_kind(mesh: RealMesh, stranger: Stranger) -> None:
     """Every message that was overheard, unchanged, on every topic where it does not belong."""
     pids = {name: process.pid for name, process in mesh.processes.items()}
     faults = mesh.metric("wire_faults_total")
     with tasks_running(mesh) as work:
-        kinds: dict[MessageType, bytes] = {}
-        for heard in list(stranger.heard):
-            with contextlib.suppress(WireError, UsageError):
-                address = topics.parse(heard.topic)
-                kinds[address.topic.message] = heard.payload
-                unpack(heard.payload, frozenset({address.topic.message}))
         # Others depend on the moment: a task that ends at once is not acknowledged, for one.
-        assert set(kinds) >= ALWAYS_HEARD
+        eventually(lambda: set(overheard(stranger)) >= ALWAYS_HEARD, "what is always said")
+        kinds = overheard(stranger)
         sent = 0
         for topic in TOPICS:
             real = {Party.NODE: "n1", Party.COORDINATOR: "coordinator", Party.CLIENT: work.client}

@@ -137,7 +137,10 @@ def test_a_failing_run_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = chaos_plan(seed)
     small = Shrinker(promise, runs_left=150).shrink(plan)
     assert broken_promise(small) == promise
-    # An older epoch takes a coordinator's death and one task's late result.
-    assert len(small.faults) <= 3 < len(plan.faults)
+    # An older epoch takes a coordinator's death and a late result; nothing else is left in it.
+    assert len(small.faults) <= 4 < len(plan.faults)
     assert len(small.bursts) <= 4 < len(plan.bursts)
+    for place in range(len(small.faults)):
+        fewer = replace(small, faults=small.faults[:place] + small.faults[place + 1 :])
+        assert broken_promise(fewer) != promise
     assert "coordinator_kill" in describe(small)
