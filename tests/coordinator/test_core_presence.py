@@ -17,10 +17,15 @@ from maille_protocol import (
     Control,
     ControlOrder,
     Envelope,
+    ErrorCode,
     Heartbeat,
     NodeInfo,
     NodeState,
     NodeStatus,
+    Result,
+    Results,
+    ResultStatus,
+    TaskFlag,
 )
 
 BEAT = Heartbeat(0, 0, 0, 0, None, (), ())
@@ -271,3 +276,69 @@ def test_a_coordinator_that_stood_still_lists_nobody_as_lost(stage: Stage) -> No
     assert state(stage) is NodeState.READY
     stage.pass_time(3000)
     assert state(stage) is NodeState.LOST
+
+
+def test_a_late_state_from_before_a_gap_does_not_hide_the_gap(stage: Stage) -> None:
+    stage.join("a")
+    # 4 says DRAINING and comes last, 5 says READY and is lost.
+    assert orders(stage.say("a", BEAT, seq=6)) == [Control.REBIRTH]
+    stage.say("a", NodeStatus(NodeState.DRAINING), seq=4)
+    assert state(stage) is NodeState.DRAINING
+    stage.pass_time(2000)
+    stage.say("a", BEAT, seq=7)
+    stage.pass_time(2000)
+    stage.say("a", BEAT, seq=8)
+    stage.pass_time(2000)
+    assert orders(stage.say("a", BEAT, seq=9)) == [Control.REBIRTH]
+    stage.say("a", NodeStatus(NodeState.READY), seq=10)
+    stage.pass_time(2000)
+    assert not orders(stage.say("a", BEAT, seq=11))
+    assert state(stage) is NodeState.READY
+
+
+def test_what_the_broker_kept_says_nothing_of_what_was_missed_later(stage: Stage) -> None:
+    stage.say("a", node_info("a"), seq=2, retained=True)
+    assert orders(stage.say("a", BEAT, seq=30)) == [Control.REBIRTH]
+    stage.say("a", NodeStatus(NodeState.DRAINING), seq=21, retained=True)
+    stage.pass_time(2500)
+    stage.say("a", BEAT, seq=31)
+    stage.pass_time(2600)
+    assert orders(stage.say("a", BEAT, seq=32)) == [Control.REBIRTH]
+
+
+def test_a_refusal_to_drain_does_not_hide_a_gap(stage: Stage) -> None:
+    stage.join("a")
+    stage.submit(1)
+    stage.say("a", NodeStatus(NodeState.INIT), seq=4)
+    assert orders(stage.say("a", BEAT, seq=9)) == [Control.REBIRTH]
+    refused = Result(task_id(1), 1, EPOCH, ResultStatus.REFUSED, ErrorCode.DRAINING, b"", 0, 0)
+    stage.say("a", Results((refused,)), seq=10)
+    record = stage.core.registry.get("a")
+    assert record is not None
+    assert record.incomplete
+
+
+def test_an_at_most_once_task_waits_while_two_devices_may_share_an_id(stage: Stage) -> None:
+    # The broker kept the birth of one process, then another one is heard: which is there?
+    stage.say("a", NodeStatus(NodeState.READY), boot=2, retained=True)
+    stage.say("a", node_info("a"), boot=2, retained=True)
+    stage.join("a", boot=1)
+    once = TaskFlag.AT_MOST_ONCE
+    assert not offers(stage.submit(1, flags=once))
+    assert [offer.task_id for _, offer in offers(stage.submit(2))] == []
+    assert [offer.task_id for _, offer in offers(stage.submit(3, priority=7))] == [task_id(3)]
+    found: list[bytes] = []
+    for _ in range(3):
+        actions = stage.pass_time(900) + stage.beat("a", (task_id(3), 1), boot=1)
+        found += [offer.task_id for _, offer in offers(actions)]
+    assert not found
+    actions = stage.pass_time(200) + stage.beat("a", (task_id(3), 1), boot=1)
+    found += [offer.task_id for _, offer in offers(actions)]
+    assert sorted(found) == [task_id(1), task_id(2)]
+
+
+def test_after_an_end_that_was_seen_an_at_most_once_task_need_not_wait(stage: Stage) -> None:
+    stage.join("a", boot=1)
+    stage.say("a", NodeStatus(NodeState.DISCONNECTED), boot=1)
+    stage.join("a", boot=2)
+    assert len(offers(stage.submit(1, flags=TaskFlag.AT_MOST_ONCE))) == 1

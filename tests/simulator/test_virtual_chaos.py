@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from maille_simulator.virtual.campaign import campaign
+from maille_simulator.virtual.campaign import campaign, run_seeds
 from maille_simulator.virtual.chaos import chaos_plan
 from maille_simulator.virtual.faults import FaultKind
 from maille_simulator.virtual.world import World
@@ -13,6 +13,8 @@ from maille_simulator.virtual.world import World
 SEEDS = int(os.environ.get("MAILLE_CHAOS_SEEDS", "2000"))
 FIRST = int(os.environ.get("MAILLE_CHAOS_FIRST", "0"))
 PART = 250
+FOUND = (400_557, 403_992, 404_906)
+"""Seeds that once broke a promise, whose cause was mended."""
 
 
 @pytest.mark.timeout(600)
@@ -25,6 +27,10 @@ def test_no_seed_breaks_a_promise(part: int) -> None:
     text = "; replay with: maille simulate --virtual --seed SEED"
     assert not failures, f"{failures[:3]}{text}"
     assert sum(result.tasks for result in results) == 500 * min(PART, SEEDS)
+
+
+def test_seeds_that_once_broke_a_promise_keep_it() -> None:
+    assert not run_seeds(FOUND).failures
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

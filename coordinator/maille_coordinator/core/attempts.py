@@ -96,7 +96,8 @@ class Attempts:
                     self._timers.add(record.window_closed_until_ms, LookAgain())
                 elif result.code is ErrorCode.DRAINING:
                     # It would not have been asked if its last state had not been missed.
-                    record.incomplete = record.state is NodeState.READY
+                    if record.state is NodeState.READY:
+                        record.missed_seq = max(record.missed_seq, record.last_seq)
                 elif result.code not in NOT_THE_TASKS_FAULT:
                     record.failed += 1
                     key = (task.record.model, task.record.version)

@@ -85,6 +85,9 @@ class Dispatcher:
             task = queue.peek()
             if task is None or (offers and task.avoid == record.node):
                 break
+            at_most_once = task.record.flags & TaskFlag.AT_MOST_ONCE
+            if at_most_once and record.shared_until_ms > now_ms:
+                break
             queue.pop()
             remaining_ms = int(task.deadline_ms - now_ms)
             if remaining_ms <= 0:
@@ -105,7 +108,7 @@ class Dispatcher:
                     task.record.content,
                 )
             )
-            if task.record.flags & TaskFlag.AT_MOST_ONCE:
+            if at_most_once:
                 self._outbox.add(Write(StartedMark(task.record.task_id, record.node)))
         if not offers:
             return

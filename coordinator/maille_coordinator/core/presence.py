@@ -90,7 +90,8 @@ class Presence:
             if not (record.confirmed or record.state is NodeState.READY) and not isinstance(
                 message, NodeStatus
             ):
-                record.incomplete = True  # what the broker kept may be old; a birth says it anew
+                # What the broker kept may be old; a birth says it anew.
+                record.missed_seq = max(record.missed_seq, envelope.seq - 1)
             record.last_heard_ms = now_ms
             record.suspect = False
             record.confirmed = True
@@ -99,8 +100,9 @@ class Presence:
                 if envelope.seq >= record.last_state_seq:
                     record.last_state_seq = envelope.seq
                     event = _EVENT_OF_STATE[message.state]
-                    if message.state is not NodeState.INIT:
-                        record.incomplete = False
+                    # A late one says nothing of what was missed after it.
+                    if message.state is not NodeState.INIT and envelope.seq >= record.missed_seq:
+                        record.missed_seq = 0
                     self._move(heard, record, event, message.reason, now_ms)
             case NodeInfo():
                 record.info = message
@@ -112,9 +114,10 @@ class Presence:
                 record.warm = frozenset(message.warm)
                 if (
                     record.state is NodeState.INIT
+                    and not record.incomplete
                     and envelope.seq > record.last_state_seq + _BIRTH_MESSAGES + record.is_board
                 ):
-                    record.incomplete = True
+                    record.missed_seq = envelope.seq - 1
                 if not record.alive and not retained:
                     # It was silent for too long, but here it is: take it back at its word.
                     self._move(heard, record, PresenceEvent.HEARD, "heard again", now_ms)
@@ -178,6 +181,7 @@ class Presence:
         """A message of another process than the present one. Whether to go on with it."""
         boot = envelope.boot
         if boot == record.rejected_boot:
+            record.shared_until_ms = now_ms + NODE_LOST_AFTER_MS
             self._refuse_twin(heard, record, boot)
             return False
         retired = record.retired.get(boot)
@@ -186,6 +190,7 @@ class Presence:
                 return False  # late, or kept by the broker
             retired.last_seq = envelope.seq
             retired.fresh_messages += 1
+            record.shared_until_ms = now_ms + NODE_LOST_AFTER_MS
             if retired.fresh_messages < FRESH_MESSAGES_OF_A_TWIN:
                 return False
             # The replaced process still runs: the newcomer has taken its id, and must go.
@@ -202,6 +207,9 @@ class Presence:
             return False
         if record.boot and record.alive and record.confirmed:
             heard.lost_reason = "the node started anew"
+        if record.boot and record.alive:
+            # Nobody has seen it end: until it is known to be silent there may be two.
+            record.shared_until_ms = now_ms + NODE_LOST_AFTER_MS
         record.retire_boot()
         self._become(record, envelope, now_ms)
         return True
@@ -215,7 +223,7 @@ class Presence:
         record.last_heard_ms = now_ms
         record.confirmed = False
         record.suspect = False
-        record.incomplete = False
+        record.missed_seq = 0
         record.warm = frozenset()
         record.board = None
         record.running = record.queued = 0
@@ -226,7 +234,7 @@ class Presence:
             return
         if record.last_seq and envelope.seq > record.last_seq + 1:
             self._counters.sequence_gaps += 1
-            record.incomplete = True
+            record.missed_seq = envelope.seq - 1
         record.last_seq = max(record.last_seq, envelope.seq)
 
     def _move(

@@ -50,8 +50,10 @@ class NodeRecord:
     confirmed: bool = False
     """Whether anything but retained messages was heard from this boot."""
     suspect: bool = False
-    incomplete: bool = False
-    """Whether a message was missed since the node last said its state."""
+    missed_seq: int = 0
+    """The last message that may have said a state and was not heard; 0: none is missing."""
+    shared_until_ms: float = -1e12
+    """Until then another process with this id may still hear what is sent to it."""
     drain_wanted: bool = False
     resume_wanted: bool = False
     """Whether the node was drained and is to take work again, and has not said that it does."""
@@ -79,6 +81,11 @@ class NodeRecord:
     def alive(self) -> bool:
         """Whether the node is thought to be running."""
         return self.state not in (NodeState.DISCONNECTED, NodeState.LOST)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the node may be in another state than the one that it was heard to say."""
+        return self.missed_seq > 0
 
     @property
     def is_board(self) -> bool:

@@ -15,7 +15,7 @@ from random import Random
 
 from maille_coordinator.core.registry import BOARD_KINDS, ModelKey, ModelSkill, NodeRecord
 from maille_coordinator.core.tasks import Task, TaskQueue
-from maille_protocol import ModelFormat
+from maille_protocol import ModelFormat, TaskFlag
 
 HORIZON_MS = 40.0
 """A node is given as much work as it does in this time, and at least one task a core."""
@@ -172,6 +172,8 @@ class Scheduler:
         info = record.info
         if info is None or record.window_closed_until_ms > now_ms:
             return 0
+        if record.shared_until_ms > now_ms and task.record.flags & TaskFlag.AT_MOST_ONCE:
+            return 0  # one process might refuse what the other one runs
         if (record.board is not None or info.kind in BOARD_KINDS) and not record.can_run(
             queue.reference.sha256, queue.offer_bytes(task)
         ):
