@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 SEEDS ?= 10000
 FIRST ?= 0
-TEST_PROGRAMS := mosquitto g++ avr-gcc=gcc-avr avrdude simavr \
+TEST_PROGRAMS := mosquitto g++ avr-gcc=gcc-avr avrdude \
 	/usr/lib/avr/include/avr/io.h=avr-libc \
 	/usr/share/arduino/hardware/arduino/avr/boards.txt=arduino-core-avr \
 	/usr/include/simavr/sim_avr.h=libsimavr-dev

@@ -96,21 +96,26 @@ def test_a_missing_tool_is_named_with_its_package(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match="apt install mosquitto"):
         run_for_real(read_scenario(path), show=False)
-    path.write_text("broker: amqtt\n" + GOOD.replace("kind: light", "kind: avr"))
-    with pytest.raises(ToolMissing, match="apt install simavr"):
-        run_for_real(read_scenario(path), show=False)
+    monkeypatch.setenv("MAILLE_FIRMWARE_CACHE", str(tmp_path))
+    for kind, package in (("avr", "apt install gcc-avr avr-libc"), ("arduino", "apt install g")):
+        path.write_text("broker: amqtt\n" + GOOD.replace("kind: light", f"kind: {kind}"))
+        with pytest.raises(ToolMissing, match=package):
+            run_for_real(read_scenario(path), show=False)
     path.write_text(
         "broker: amqtt\n" + GOOD + "events:\n  - {at: 1s, do: clock_jump, seconds: 60}\n"
     )
-    with pytest.raises(ToolMissing, match="apt install faketime"):
+    with pytest.raises(ToolMissing, match="apt install gcc"):
         run_for_real(read_scenario(path), show=False)
-
-
-def test_a_serial_line_is_damaged_in_virtual_time_only(tmp_path: Path) -> None:
-    path = tmp_path / "scenario.yaml"
-    events = "events:\n  - {at: 1s, do: corruption, nodes: board-1, share: 0.001}\n"
-    path.write_text("broker: amqtt\n" + GOOD.replace("kind: light", "kind: avr") + events)
-    with pytest.raises(SimulatorError, match="--virtual"):
+    # Programs that are there, and a library that is not.
+    for name, does in (
+        ("avr-gcc", "exit 0"),
+        ("cc", "echo 'main.c: fatal error: simavr/sim_avr.h: No such file' >&2; exit 1"),
+    ):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{does}\n")
+        program.chmod(0o755)
+    path.write_text("broker: amqtt\n" + GOOD.replace("kind: light", "kind: avr"))
+    with pytest.raises(ToolMissing, match="apt install libsimavr-dev"):
         run_for_real(read_scenario(path), show=False)
 
 

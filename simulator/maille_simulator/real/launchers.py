@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maille.children import maille_command
+from maille_node.firmware.avr import FirmwareError
+from maille_simulator.boards.host_board import host_board_path
+from maille_simulator.boards.runner_build import RunnerError, runner_path
 from maille_simulator.errors import ToolMissing
+from maille_simulator.real.serial_boards import SERIAL
 from maille_simulator.scenario.values import NodeGroup, NodeKindName
 
 
@@ -92,13 +96,19 @@ def check_tools(kinds: set[NodeKindName], broker: str) -> None:
         find_tool("mosquitto", "apt install mosquitto")
     for kind in kinds:
         launcher = LAUNCHERS.get(kind)
-        if kind is NodeKindName.AVR:
-            find_tool("simavr", "apt install simavr libsimavr-dev")
-            find_tool("avr-gcc", "apt install gcc-avr avr-libc")
-        if kind is NodeKindName.ARDUINO:
-            raise ToolMissing(
-                "the Arduino library built for this machine cannot take part in a mesh: use avr "
-                "nodes, which run its machine code"
-            )
+        if kind in SERIAL:
+            _check_serial(kind)
         if launcher is not None and launcher.tool:
             find_tool(launcher.tool, launcher.package)
+
+
+def _check_serial(kind: NodeKindName) -> None:
+    """Build once what boards of this kind run in; its error names the package that it needs."""
+    try:
+        if kind is NodeKindName.AVR:
+            find_tool("avr-gcc", "apt install gcc-avr avr-libc")
+            runner_path()
+        else:
+            host_board_path()
+    except (RunnerError, FirmwareError) as error:
+        raise ToolMissing(f"this scenario has {kind.value} nodes: {error}") from error

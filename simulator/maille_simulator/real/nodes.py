@@ -9,15 +9,20 @@ from random import Random
 
 from maille.children import maille_command
 from maille_broker import Endpoint
-from maille_simulator.real.avr_boards import AvrBoards
 from maille_simulator.real.launchers import LAUNCHERS, Place
 from maille_simulator.real.light_node import LightNode
 from maille_simulator.real.parts import MESH, Parts
 from maille_simulator.real.proxy import FaultProxy
-from maille_simulator.scenario.values import LinkQuality, NodeKindName, Scenario
+from maille_simulator.real.serial_boards import SERIAL, SerialBoards
+from maille_simulator.scenario.values import EventKind, LinkQuality, NodeKindName, Scenario
 
 FLEET = 100
 """More nodes than this, and a proxy for each would cost more than the mesh."""
+
+
+def _corrupted(scenario: Scenario) -> set[str]:
+    events = (event for event in scenario.events if event.kind is EventKind.CORRUPTION)
+    return {node for event in events for node in event.nodes}
 
 
 def gateway_of(node: str) -> str:
@@ -48,7 +53,14 @@ class RealNodes:
         self._proxies: dict[str, FaultProxy] = {}
         self._light: dict[str, LightNode] = {}
         self._random = Random(scenario.seed)
-        self._avr = AvrBoards(parts.folder)
+        damaged = {
+            node: self._groups[node].link.corruption
+            for node in self._groups
+            if self._groups[node].link.corruption or node in _corrupted(scenario)
+        }
+        kinds = {node: group.kind for node, group in self._groups.items()}
+        self.serial = SerialBoards(parts.folder, kinds, damaged, self._random)
+        """The boards on serial ports."""
 
     async def start_proxies(self) -> None:
         """Listen for every node; in a fleet only for those whose network is touched."""
@@ -83,9 +95,9 @@ class RealNodes:
             light = LightNode(endpoint, MESH, node, group, self._models, self._on_attempt)
             self._light[node] = light
             light.start()
-        elif group.kind is NodeKindName.AVR:
+        elif group.kind in SERIAL:
             if not self._parts.runs(node):
-                path = await self._avr.start(node)
+                path = await self.serial.start(node)
                 await self._parts.start(
                     node,
                     maille_command(
@@ -107,7 +119,7 @@ class RealNodes:
             self._proxies[node].reset()
         else:
             await self._parts.kill(node)
-            await self._avr.take_away(node)
+            await self.serial.take_away(node)
 
     def stop(self, node: str) -> None:
         """Stand still."""
@@ -150,7 +162,7 @@ class RealNodes:
         """End light nodes and proxies; the processes are ended with the parts."""
         await asyncio.gather(*(light.kill() for light in self._light.values()))
         self._light.clear()
-        await self._avr.close()
+        await self.serial.close()
         await asyncio.gather(*(proxy.close() for proxy in self._proxies.values()))
 
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from maille_broker import BrokerError, Endpoint
 from maille_broker.process import ChildProcess
 from maille_broker.running import free_port, try_login
 from maille_simulator.errors import SimulatorError
+from maille_simulator.real.clock import shifted_clock
 
 MESH = "sim"
 START_TIMEOUT_S = 30.0
@@ -34,6 +36,8 @@ class Parts:
         self.folder = folder
         self.mqtt_port = free_port("127.0.0.1")
         self.http_port = free_port("127.0.0.1")
+        self.clock_offset_s = 0.0
+        """How far the wall clock of coordinators that are started from now on is off."""
         self._kind = broker
         self._coordinator_options = coordinator_options
         self._children: dict[str, ChildProcess] = {}
@@ -77,22 +81,26 @@ class Parts:
             else:
                 return
 
-    async def start_coordinator(self, *, clock_offset_s: float = 0.0) -> None:
+    async def start_coordinator(self) -> None:
         """Start the coordinator and wait until it answers; MailleError."""
         command = maille_command(
             *("coordinator", "--http-port", str(self.http_port), "--no-advertise"),
             *("--state-directory", str(self.folder / "coordinator")),
             *self._coordinator_options,
         )
-        if clock_offset_s:
-            command = ["faketime", "-m", "-f", f"{clock_offset_s:+g}s", *command]
-        child = await self.start("coordinator", command)
+        environment = {}
+        if self.clock_offset_s:
+            environment = await asyncio.to_thread(shifted_clock, self.clock_offset_s)
+        child = await self.start("coordinator", command, environment)
         await wait_for_http(self.http_url, child, "coordinator")
 
-    async def start(self, name: str, command: list[str]) -> ChildProcess:
+    async def start(
+        self, name: str, command: list[str], environment: Mapping[str, str] | None = None
+    ) -> ChildProcess:
         """Start a program; one that runs under this name is ended first."""
         await self.kill(name)
-        starting = asyncio.ensure_future(start_child(name, command, self.environment()))
+        variables = {**self.environment(), **(environment or {})}
+        starting = asyncio.ensure_future(start_child(name, command, variables))
         self._starting[name] = starting
         # Who is cancelled here still leaves a process behind, which `close` then ends.
         child = await asyncio.shield(starting)

@@ -20,8 +20,8 @@ from maille.async_mesh import AsyncMesh
 from maille.digits import load_digits
 from maille.errors import MailleError, TaskCancelled, TaskDead, TaskError, TaskExpired
 from maille_simulator.boards.sample_models import dense_model
-from maille_simulator.errors import SimulatorError, ToolMissing
-from maille_simulator.real.avr_boards import sketch_model
+from maille_simulator.errors import SimulatorError
+from maille_simulator.real.clock import shifted_clock
 from maille_simulator.real.language import (
     answer,
     coordinator_options,
@@ -31,6 +31,7 @@ from maille_simulator.real.language import (
 from maille_simulator.real.launchers import check_tools
 from maille_simulator.real.nodes import RealNodes, gateway_of, now_s
 from maille_simulator.real.parts import MESH, Parts
+from maille_simulator.real.serial_boards import sketch_model
 from maille_simulator.real.view import live_view
 from maille_simulator.report.record import AttemptSeen, RunRecord, TaskSeen, Twin, quantile
 from maille_simulator.scenario.load import Arrival, arrivals
@@ -62,15 +63,8 @@ def run_for_real(scenario: Scenario, *, show: bool = True) -> RunRecord:
         KeyboardInterrupt: after Ctrl-C, when everything has ended.
     """
     check_tools({group.kind for group in scenario.groups}, scenario.broker)
-    if any(event.kind is EventKind.CLOCK_JUMP for event in scenario.events) and not shutil.which(
-        "faketime"
-    ):
-        raise ToolMissing("faketime is not installed, clock_jump needs it: apt install faketime")
-    damaged = any(group.link.corruption for group in scenario.groups)
-    if damaged or any(event.kind is EventKind.CORRUPTION for event in scenario.events):
-        raise SimulatorError(
-            "serial lines are damaged in virtual time only: add --virtual, or leave corruption out"
-        )
+    if any(event.kind is EventKind.CLOCK_JUMP for event in scenario.events):
+        shifted_clock(0.0)
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < LEAST_FREE_BYTES:
         raise SimulatorError(
@@ -127,6 +121,7 @@ class _RealRun:
             loop.add_signal_handler(signal.SIGTERM, task.cancel)
         record = self._record
         try:
+            await self._nodes.serial.prepare()
             await self._parts.start_broker()
             await self._parts.start_coordinator()
             await self._nodes.start_proxies()
@@ -146,6 +141,7 @@ class _RealRun:
     # --- before ----------------------------------------------------------------------------
 
     async def _add_models(self, mesh: AsyncMesh) -> None:
+        built_in: list[bytes] = []
         for model in self._scenario.models:
             file = model.file
             if file is None and model.language:
@@ -159,7 +155,10 @@ class _RealRun:
                 file = self._folder / f"{model.name}.onnx"
                 digits, _ = await asyncio.to_thread(load_digits)
                 await asyncio.to_thread(file.write_bytes, digits.onnx)
+            if model.tiny:
+                built_in.append(await asyncio.to_thread(file.read_bytes))
             await mesh.models.add(file, model.name)
+        self._nodes.serial.models = built_in
 
     async def _deliver(self, mesh: AsyncMesh) -> None:
         """Put the tiny models on the boards, as a person does before using them."""
@@ -324,8 +323,9 @@ class _RealRun:
                 async with self._restarting["coordinator"]:
                     await self._parts.kill("coordinator")
                     await asyncio.sleep(event.lasts_s or 0.0)
-                    jump_s = event.amount if event.kind is EventKind.CLOCK_JUMP else 0.0
-                    await self._parts.start_coordinator(clock_offset_s=jump_s)
+                    if event.kind is EventKind.CLOCK_JUMP:
+                        self._parts.clock_offset_s += event.amount
+                    await self._parts.start_coordinator()
             case _:
                 await asyncio.gather(*(self._hurt(node, event) for node in event.nodes))
 
@@ -364,6 +364,11 @@ class _RealRun:
                     await asyncio.sleep((lasts_s or 0.0) / event.times)
             case EventKind.BATTERY:
                 nodes.read_battery(node, round(event.amount))
+            case EventKind.CORRUPTION:
+                nodes.serial.damage(node, event.amount)
+                if lasts_s is not None:
+                    await asyncio.sleep(lasts_s)
+                    nodes.serial.damage(node, nodes.own_quality(node).corruption)
             case _:
                 proxy.quality = _worse(event)
                 if lasts_s is not None:
@@ -490,7 +495,5 @@ def _worse(event: Happening) -> LinkQuality:
             return LinkQuality(loss=event.amount)
         case EventKind.BANDWIDTH:
             return LinkQuality(bytes_per_s=event.amount)
-        case EventKind.DUPLICATE:
-            return LinkQuality(duplicate=event.amount)
         case _:
-            return LinkQuality(corruption=event.amount)
+            return LinkQuality(duplicate=event.amount)

@@ -54,7 +54,7 @@ class Fault:
     """A node, a client, or "coordinator"; "" for the whole mesh."""
     lasts_ms: float
     amount: float
-    """0 to 1; see the kinds. A clock jump beyond 1 is in ms."""
+    """0 to 1; see the kinds. A clock jump outside of that is in ms."""
     link: PartyLink | None = None
 
 

@@ -199,7 +199,7 @@ def _faults(event: Happening, scenario: Scenario) -> list[Fault]:
         case EventKind.COORDINATOR_RESTART:
             return [Fault(at_ms, FaultKind.COORDINATOR_KILL, "", short_ms, 1.0)]
         case EventKind.CLOCK_JUMP:
-            jump = Fault(at_ms, FaultKind.CLOCK_JUMP, "", 0.0, max(1.001, event.amount * 1000))
+            jump = Fault(at_ms, FaultKind.CLOCK_JUMP, "", 0.0, _jump(event.amount))
             return [jump, Fault(at_ms, FaultKind.COORDINATOR_KILL, "", RESTART_MS, 1.0)]
         case EventKind.RESUME:
             return [Fault(at_ms, FaultKind.RESUME, node, 0.0, 0.0) for node in event.nodes]
@@ -224,6 +224,11 @@ def _faults(event: Happening, scenario: Scenario) -> list[Fault]:
                 Fault(at_ms, FaultKind.LINK, node, lasts_ms, random.random(), party_link(quality))
                 for node in event.nodes
             ]
+
+
+def _jump(by_s: float) -> float:
+    """In ms, and never what would be a share."""
+    return by_s * 1000 if by_s < 0 else max(1.001, by_s * 1000)
 
 
 def _quality(event: Happening) -> LinkQuality:

@@ -303,7 +303,7 @@ class World:
         self._ends(fault, self.coordinator.resume)
 
     def _begin_clock_jump(self, fault: Fault) -> None:
-        if fault.amount > 1:
+        if not 0 <= fault.amount <= 1:
             self._clock_offset_ms += fault.amount
         else:
             self._clock_offset_ms += (2 * fault.amount - 1) * CLOCK_JUMP_MS
