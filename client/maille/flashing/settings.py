@@ -14,6 +14,7 @@ _SECRETS = ("password",)
 KNOWN_SETTINGS = frozenset(
     {
         *("node", "name", "mesh", "broker", "user", "password", "cafile", "wifi", "sensors"),
+        "serial",
         *("keepalive_s", "max_message_bytes", "max_model_bytes", "arena_bytes"),
         *("folder", "kernels", "watchdog_s"),
     }

@@ -12,6 +12,24 @@ def forget(name: str) -> None:
         delattr(sys.modules["maille"], name)
 
 
+def on_usb(path: str = "maille.json") -> bool:
+    """Whether the board will speak with a gateway over the port of its REPL; then it begins to.
+
+    From here on Ctrl-C is a byte like any other: a gateway that looks for a board may send it.
+    """
+    from .config import ConfigError, load
+
+    try:
+        found = load(path)["serial"] == "usb"
+    except ConfigError:
+        return False
+    if found:
+        from .serial_port import take_port
+
+        take_port()
+    return found
+
+
 def main(path: str = "maille.json") -> str:
     """Be a node as the configuration file says; why it stopped."""
     from .config import ConfigError, load
@@ -22,6 +40,9 @@ def main(path: str = "maille.json") -> str:
         print("maille:", error)
         return str(error)
     forget("config")
-    from .node import run
+    if settings["serial"] is None:
+        from .node import run
+    else:
+        from .serial_node import run
 
     return run(settings)

@@ -36,6 +36,7 @@ FORMAT_TINY = const(2)
 DONE = const(0)
 FAILED = const(1)
 REFUSED = const(2)
+CANCELLED = const(3)
 EXPIRED = const(4)
 
 # ErrorCode

@@ -11,6 +11,10 @@ DEFAULTS: dict = {
     "name": "",  # for people; "": the id
     "wifi": None,  # {"ssid": "...", "password": "..."}; None: the port's own network
     "broker": "mqtt://127.0.0.1:1883",  # mqtts:// for TLS
+    # "usb": no network, a gateway (`maille gateway`) speaks for the board, over the port that has
+    # the REPL otherwise; {"uart": 0, "tx": 0, "rx": 1}: over a UART. "usb" too where the file names
+    # neither broker nor Wi-Fi, or is missing.
+    "serial": None,
     "user": None,
     "password": None,
     "cafile": None,  # PEM or DER file that vouches for the broker; None: any certificate will do
@@ -40,7 +44,7 @@ def load(path: str) -> dict:
         with open(path) as file:
             own = json.load(file)
     except OSError:
-        raise ConfigError("{} is missing: copy maille_example.json to it".format(path)) from None
+        own = {}
     except ValueError:
         text = "{} is not JSON: look for a missing comma or quote"
         raise ConfigError(text.format(path)) from None
@@ -50,6 +54,9 @@ def load(path: str) -> dict:
         if key not in DEFAULTS:
             raise ConfigError("{}: unknown setting {}".format(path, key))
         settings[key] = value
+    if settings["serial"] is None and not ("broker" in own or "wifi" in own):
+        settings["serial"] = "usb"
+    _check_serial(settings["serial"], path)
     if not settings["node"]:
         settings["node"] = default_id()
     for key in ("mesh", "node"):
@@ -62,6 +69,14 @@ def load(path: str) -> dict:
     settings["host"], settings["port"], secure = take_apart(settings["broker"])
     settings["tls"] = {"cafile": settings["cafile"]} if secure else None
     return settings
+
+
+def _check_serial(serial, path: str) -> None:
+    if serial is None or serial == "usb":
+        return
+    if not isinstance(serial, dict) or type(serial.get("uart")) is not int:
+        text = '{}: serial must be "usb" or {{"uart": 0, "tx": 0, "rx": 1}}'
+        raise ConfigError(text.format(path))
 
 
 def take_apart(url) -> tuple:

@@ -27,6 +27,8 @@ FAILED = const(9)  # code, text, whether the worker reports it
 HOLDS = const(10)  # models
 FAULT = const(11)
 LEAVE = const(12)  # reason
+FORGET = const(13)
+"""The session with a gateway is over, and its tasks and senses with it."""
 
 
 class Core:
@@ -74,6 +76,15 @@ class Core:
     def boot(self) -> int:
         """The number of this process."""
         return self._voice.boot
+
+    @property
+    def models(self) -> list:
+        """What is held."""
+        return self._delivery.models
+
+    def holds(self, task_id) -> bool:
+        """Whether that task is held and not answered yet."""
+        return task_id in self._tasks.held
 
     def wake_at_ms(self) -> int:
         """When the next TICK is due at the latest."""
@@ -129,6 +140,9 @@ class Core:
             self._say_board()
         elif kind == FAULT:
             voice.faults += 1
+        elif kind == FORGET:
+            tasks.forget_all()
+            self._senses.all.clear()
         elif kind == LEAVE:
             self._leaving = True
             voice.publish(codes.NODE_STATUS, (codes.STATE_DRAINING, what[0]))

@@ -13,9 +13,12 @@ _MAX_WANT_AGAIN_MS = const(10000)
 class Held:
     """A model that this board can run."""
 
-    def __init__(self, name: str, sha256: bytes, run_us: int, input_values: int) -> None:
+    def __init__(
+        self, name: str, sha256: bytes, size_bytes: int, run_us: int, input_values: int
+    ) -> None:
         self.name = name
         self.sha256 = sha256
+        self.size_bytes = size_bytes
         self.run_us = run_us
         self.input_values = input_values
         """Numbers in its input; 0 if a sensor cannot feed it."""

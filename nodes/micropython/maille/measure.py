@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import time
 from array import array
 
@@ -42,6 +43,42 @@ def kernel_speeds(kernels) -> list:
 def memory() -> int:
     """Bytes of the heap, used and free."""
     return gc.mem_free() + gc.mem_alloc()
+
+
+def chip() -> str:
+    """The processor's name, of at most 16 characters."""
+    name = getattr(sys.implementation, "_machine", sys.platform)
+    # "Raspberry Pi Pico with RP2040": what the board is called tells nothing of its speed.
+    return name.split(" with ")[-1][:16]
+
+
+def clock_hz() -> int:
+    """Of the processor; where nobody tells, 10^9, so that a cycle is a nanosecond."""
+    try:
+        import machine
+
+        return machine.freq()
+    except (ImportError, AttributeError):
+        return 1000000000
+
+
+def identity() -> bytes:
+    """The chip's own number, empty where it has none."""
+    try:
+        import machine
+
+        return machine.unique_id()[:16]
+    except (ImportError, AttributeError):
+        return b""
+
+
+def flash_bytes() -> int:
+    """What the file system can hold in all."""
+    try:
+        facts = os.statvfs(".")
+    except OSError:
+        return 0
+    return facts[1] * facts[2]
 
 
 def disk_free() -> int:

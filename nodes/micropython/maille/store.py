@@ -119,10 +119,10 @@ class Store:
         return time.ticks_diff(time.ticks_us(), began) // model.self_tests()
 
     def _held(self, run_us: int) -> list:
-        _, name, _, sha256, _ = self._records[0]
+        _, name, _, sha256, size_bytes = self._records[0]
         inputs = self.model.inputs
         fed = len(inputs) == 1 and inputs[0].kind != 2
-        return [Held(name, sha256, run_us, inputs[0].count if fed else 0)]
+        return [Held(name, sha256, size_bytes, run_us, inputs[0].count if fed else 0)]
 
     def load(self) -> list:
         """Take the model in use into memory, or the one before it; what is held then."""

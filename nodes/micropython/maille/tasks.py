@@ -230,6 +230,13 @@ class Tasks:
         while len(memory) > 1 and (len(memory) > MAX_REMEMBERED or total > MAX_REMEMBERED_BYTES):
             total -= memory.pop(0).size_bytes()
 
+    def forget_all(self) -> None:
+        """Drop all that is held and remembered; nothing is answered."""
+        for held in list(self.held.values()):
+            self._leave(held)
+        self._ended = []
+        self._waiting = []
+
     # --- results -------------------------------------------------------------------------------
 
     def _send(self, ended: Ended) -> None:

@@ -27,7 +27,8 @@ def mount(path):
 
     size = os.stat(path)[6]
     before = mapped()
-    _thread.stack_size(size + 65536)
+    # Whole pages: the system rounds down.
+    _thread.stack_size((size + 65536 + 4095) // 4096 * 4096)
     _thread.start_new_thread(idle, ())
     for place in mapped():
         start, end = [int(number, 16) for number in place.split("-")]

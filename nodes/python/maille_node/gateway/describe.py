@@ -11,6 +11,7 @@ from maille_protocol import (
     Measured,
     ModelFormat,
     NodeInfo,
+    NodeKind,
     Sensor,
 )
 from maille_protocol.codes import ResetCause
@@ -31,6 +32,8 @@ def node_id(portrait: Portrait, place: str) -> str:
 def node_info(portrait: Portrait, gateway: str) -> NodeInfo:
     """What the mesh is told."""
     info = portrait.info
+    # It says the same with a network: room of its file system, and the name of its chip.
+    is_micropython = info.kind is NodeKind.MICROPYTHON
     speeds = [speed.operations_per_s for speed in kernel_speeds(portrait)]
     return NodeInfo(
         kind=info.kind,
@@ -43,7 +46,8 @@ def node_info(portrait: Portrait, gateway: str) -> NodeInfo:
             cores=1,
             memory_bytes=info.ram_bytes,
             multiply_accumulates_per_s=speeds[0] if speeds else 0,
-            disk_free_bytes=info.max_model_bytes,
+            disk_free_bytes=info.flash_free if is_micropython else info.max_model_bytes,
+            accelerators=(info.mcu,) if is_micropython else (),
         ),
         gateway=gateway,
     )

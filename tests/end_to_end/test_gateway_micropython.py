@@ -1,0 +1,94 @@
+"""MicroPython without a network behind the real gateway: the real interpreter on a pseudo terminal."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from real_mesh import RealMesh, eventually, real_mesh
+
+from maille_protocol.tiny import Model, decode_model, run
+from maille_simulator.boards.micropython_board import MicroPythonBoard
+from maille_simulator.boards.sample_models import dense_model, switch_model
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(120)]
+
+CONTAINER = dense_model(64, 10)
+SENSORS = {"ramp": {"kind": "fake", "readings": [[0.1], [0.9]]}}
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[MicroPythonBoard]:
+    settings = {"node": "pico", "serial": "usb", "sensors": SENSORS}
+    with MicroPythonBoard(tmp_path / "board", settings) as made:
+        yield made
+
+
+@pytest.fixture
+def mesh(tmp_path: Path, board: MicroPythonBoard) -> Iterator[RealMesh]:
+    (tmp_path / "switch.tiny").write_bytes(switch_model())
+    (tmp_path / "dense.tiny").write_bytes(CONTAINER)
+    with real_mesh(tmp_path, "mosquitto", nodes=()) as running:
+        start_gateway(running, board)
+        with running.client() as client:
+            client.models.add(tmp_path / "switch.tiny")
+            client.models.add(tmp_path / "dense.tiny", name="dense")
+        yield running
+
+
+def start_gateway(mesh: RealMesh, board: MicroPythonBoard) -> None:
+    arguments = ("gateway", "--url", mesh.http_url, "--port", board.path, "--id", "gw", "--json")
+    mesh.launch("gateway", *arguments)
+
+
+def nodes(mesh: RealMesh, *, state: str = "ready") -> dict[str, dict[str, object]]:
+    """Those of that state, by id."""
+    found = mesh.get("/api/nodes")["nodes"]
+    assert isinstance(found, list)
+    return {str(node["node"]): node for node in found if node["state"] == state}
+
+
+def joined(mesh: RealMesh) -> str:
+    """The board's id, once it is there."""
+    eventually(lambda: len(nodes(mesh)) == 1, "the board is ready", 20)
+    [name] = nodes(mesh)
+    return name
+
+
+def expected(model: Model, image: np.typing.NDArray[np.float32]) -> int:
+    """What NumPy makes of it."""
+    whole = np.clip(np.round(image * 256), 0, 255).astype(np.uint8)
+    return int(np.ravel(run(model, [whole])[0])[0])
+
+
+def check_tasks(mesh: RealMesh, name: str, board: MicroPythonBoard | None = None) -> None:
+    """Tasks give what NumPy gives, also if the board is reset amid them."""
+    model = decode_model(CONTAINER)
+    images = np.random.default_rng(3).random((30, 64), np.float32)
+    with mesh.client() as client:
+        futures = [client.submit("dense", image[np.newaxis], target=name) for image in images]
+        if board is not None:
+            futures[3].result(30)
+            board.reset()
+        found = [int(np.ravel(future.result(60)["class"])[0]) for future in futures]
+    assert found == [expected(model, image) for image in images]
+    assert len(set(found)) > 1
+
+
+def test_a_board_without_a_network_does_what_the_others_do(
+    mesh: RealMesh, board: MicroPythonBoard
+) -> None:
+    name = joined(mesh)
+    with mesh.client() as client:
+        client.boards.deploy("dense", name, timeout_s=40)
+    check_tasks(mesh, name)
+    # Its power fails amid tasks: the model is still there, nothing is lost.
+    check_tasks(mesh, name, board)
+    # Its gateway is killed; another one finds it as it was.
+    mesh.signal("gateway", signal.SIGKILL)
+    mesh.wait_for_state(name, "lost", 5)
+    start_gateway(mesh, board)
+    mesh.wait_for_state(name, "ready")
+    check_tasks(mesh, name)
+    assert "Traceback" not in board.errors()
