@@ -138,8 +138,9 @@ def test_a_failing_run_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     small = Shrinker(promise, runs_left=150).shrink(plan)
     assert broken_promise(small) == promise
     # An older epoch takes a coordinator's death and a late result; nothing else is left in it.
-    assert len(small.faults) <= 4 < len(plan.faults)
+    assert len(small.faults) <= 2 < len(plan.faults)
     assert len(small.bursts) <= 4 < len(plan.bursts)
+    assert len(small.nodes) <= 10 < len(plan.nodes)
     for place in range(len(small.faults)):
         fewer = replace(small, faults=small.faults[:place] + small.faults[place + 1 :])
         assert broken_promise(fewer) != promise

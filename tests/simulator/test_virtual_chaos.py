@@ -1,6 +1,8 @@
 """The chaos scenario: the real cores keep their promises, seed by seed, and a run replays exactly."""
 
 import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -44,6 +46,22 @@ def test_the_same_seed_gives_the_same_run() -> None:
     other = World(chaos_plan(12))
     other.run()
     assert other.journal.ends != first.journal.ends
+
+
+def test_a_seed_gives_the_same_run_in_every_process() -> None:
+    code = (
+        "from maille_simulator.virtual.chaos import chaos_plan\n"
+        "from maille_simulator.virtual.world import World\n"
+        "for seed in (0, 4, 22):\n"
+        "    world = World(chaos_plan(seed)); world.run()\n"
+        "    print(world.broker.messages, world.schedule.now_ms, len(world.journal.ends))\n"
+    )
+    printed = set()
+    for hash_seed in ("1", "2", "3"):
+        # Whatever goes through sets comes out in another order.
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        printed.add(subprocess.check_output([sys.executable, "-c", code], env=environment))
+    assert len(printed) == 1
 
 
 def test_every_kind_of_trouble_is_met_and_tasks_end_in_every_way() -> None:

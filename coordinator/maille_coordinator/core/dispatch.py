@@ -86,7 +86,7 @@ class Dispatcher:
             if task is None or (offers and task.avoid == record.node):
                 break
             at_most_once = task.record.flags & TaskFlag.AT_MOST_ONCE
-            if at_most_once and record.shared_until_ms > now_ms:
+            if offers and at_most_once and record.shared_until_ms > now_ms:
                 break
             queue.pop()
             remaining_ms = int(task.deadline_ms - now_ms)

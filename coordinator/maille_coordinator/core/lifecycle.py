@@ -70,7 +70,8 @@ class Lifecycle:
         self._counters = counters
         self._outbox = outbox
         self._random = random
-        self._deadlines: dict[int, set[bytes]] = {}
+        self._deadlines: dict[int, dict[bytes, None]] = {}
+        """In the order of acceptance: a set's order differs from process to process."""
         self._order = 0
 
     @property
@@ -164,7 +165,7 @@ class Lifecycle:
         del self.tasks[record.task_id]
         bucket = self._deadlines.get(int(task.deadline_ms / 1000))
         if bucket is not None:
-            bucket.discard(record.task_id)
+            bucket.pop(record.task_id, None)
         self.ended.add(end)
         self._count_end(end)
         self._outbox.add(Write(end))
@@ -199,9 +200,9 @@ class Lifecycle:
         second = int(task.deadline_ms / 1000)
         bucket = self._deadlines.get(second)
         if bucket is None:
-            bucket = self._deadlines[second] = set()
+            bucket = self._deadlines[second] = {}
             self._timers.add((second + 1) * 1000.0, EndBucket(second))
-        bucket.add(record.task_id)
+        bucket[record.task_id] = None
         self.enqueue(task)
         return task
 

@@ -1,6 +1,5 @@
 """Many seeds in parallel processes: which of them break a promise."""
 
-import gc
 import multiprocessing
 import os
 import traceback
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from maille_simulator.virtual.chaos import chaos_plan
+from maille_simulator.virtual.garbage import begin_runs, collect_run, runs
 from maille_simulator.virtual.violation import Violation
 from maille_simulator.virtual.world import World
 
@@ -51,7 +51,7 @@ def run_seeds(seeds: Sequence[int]) -> ChunkResult:
         tasks += world.ledger.delivered
         attempts += world.ledger.runs
         del world
-        gc.collect()
+        collect_run()
     return ChunkResult(len(seeds), tasks, attempts, tuple(failures))
 
 
@@ -70,11 +70,11 @@ def campaign(
     seeds = iter(range(first, first + count))
     chunks = list(iter(lambda: list(islice(seeds, CHUNK)), []))
     if processes == 1:
-        results: Iterator[ChunkResult] = map(run_seeds, chunks)
-        yield from _until(results, stop_after)
+        with runs():
+            yield from _until(map(run_seeds, chunks), stop_after)
         return
     # Forked while there is one thread: the children begin with everything imported.
-    with multiprocessing.get_context("fork").Pool(processes, _begin) as pool:
+    with multiprocessing.get_context("fork").Pool(processes, begin_runs) as pool:
         yield from _until(pool.imap_unordered(run_seeds, chunks), stop_after)
 
 
@@ -87,16 +87,11 @@ def _until(results: Iterator[ChunkResult], stop_after: int) -> Iterator[ChunkRes
             return
 
 
-def _begin() -> None:
-    """A run's garbage goes when it is over: collections meanwhile find nothing."""
-    gc.freeze()
-    gc.disable()
-
-
 def first_failure(seeds: int, check: Callable[[int], str]) -> tuple[int, str] | None:
     """The first of seeds 0 to `seeds - 1` for which `check` names a broken promise."""
-    for seed in range(seeds):
-        promise = check(seed)
-        if promise:
-            return seed, promise
+    with runs():
+        for seed in range(seeds):
+            promise = check(seed)
+            if promise:
+                return seed, promise
     return None

@@ -18,6 +18,8 @@ from maille_simulator.virtual.world import World
 NODES = 20
 TASKS = 500
 LOAD_MS = 10_000.0
+MOST_CALLS = 50_000
+"""Some ten times what a run takes."""
 
 MODELS = (
     VirtualModel("short", 4.0),
@@ -55,6 +57,7 @@ def chaos_plan(seed: int, *, nodes: int = NODES, tasks: int = TASKS) -> RunPlan:
         storm,
         keepalive_ms=random.choice((1500.0, 5000.0, 22_500.0)),
         healed_ms=LOAD_MS + 3000.0,
+        most_calls=MOST_CALLS,
     )
 
 

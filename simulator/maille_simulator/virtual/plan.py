@@ -54,5 +54,9 @@ class RunPlan:
     coordinator_round_ms: float = 0.1
     max_open_tasks: int = 2000
     """The coordinator's limit, if the plan's own tasks are fewer."""
+    most_calls: float = float("inf")
+    """So many messages and timers, and the run goes in circles."""
+    luck: int = 0
+    """Other numbers draw the same weather otherwise: for a plan that was changed."""
     heals: bool = True
     """Whether at `healed_ms` whoever was ended comes back; else all stays as it is."""

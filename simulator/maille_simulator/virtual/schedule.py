@@ -4,6 +4,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+from maille_simulator.virtual.violation import Violation
+
 Call = Callable[..., None]
 
 
@@ -11,12 +13,16 @@ class Schedule:
     """Runs calls at their virtual times; the same calls in the same order give the same run.
 
     Times are milliseconds since the start of the run.
+
+    Args:
+        most_calls: a run of more raises Violation: it goes in circles.
     """
 
-    __slots__ = ("_heap", "_order", "now_ms")
+    __slots__ = ("_heap", "_most_calls", "_order", "now_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, most_calls: float = float("inf")) -> None:
         self.now_ms = 0.0
+        self._most_calls = most_calls
         self._heap: list[tuple[float, int, Call, tuple[Any, ...]]] = []
         self._order = 0
 
@@ -26,6 +32,9 @@ class Schedule:
     def at(self, at_ms: float, call: Call, *arguments: Any) -> None:
         """Call at this time, or now if it has passed."""
         self._order += 1
+        if self._order > self._most_calls:
+            text = f"{self._order} calls until {self.now_ms:.0f} ms, without an end"
+            raise Violation("the mesh comes to rest", text)
         heapq.heappush(self._heap, (max(at_ms, self.now_ms), self._order, call, arguments))
 
     def after(self, delay_ms: float, call: Call, *arguments: Any) -> None:

@@ -1,11 +1,27 @@
-"""Makes a failing run small: drops faults, load and nodes as long as the same promise breaks."""
+"""Makes a failing run small: less load, fewer nodes, fewer and simpler faults, better weather.
 
-from collections.abc import Callable, Sequence
+Every step keeps what it was given if the same promise still breaks. A run that goes otherwise
+after a step may need other luck to break it: where nothing more can be left out as it is, fewer
+faults are tried with other draws of the network and with faults at other times.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import TypeVar
 
 from maille_simulator.virtual.broker import Weather
+from maille_simulator.virtual.faults import Fault
+from maille_simulator.virtual.garbage import collect_run, runs
 from maille_simulator.virtual.plan import RunPlan
+from maille_simulator.virtual.simpler import (
+    calmer_weathers,
+    moved,
+    simpler_faults,
+    with_bursts,
+    with_nodes,
+    with_tasks,
+)
 from maille_simulator.virtual.violation import Violation
 from maille_simulator.virtual.world import World
 
@@ -14,6 +30,14 @@ Outcome = Callable[[RunPlan], str]
 """The promise that a run breaks, "" if none."""
 
 MAX_RUNS = 400
+MOST_CALLS = 15_000.0
+"""A smaller run that takes more has gone in circles, and shows something else."""
+
+FIRST_SHARE = 0.4
+"""Of all runs, for leaving things out as they are."""
+
+SEARCH_SHARE = 0.6
+"""Of the runs that are left then, for other luck."""
 
 
 def broken_promise(plan: RunPlan) -> str:
@@ -24,6 +48,8 @@ def broken_promise(plan: RunPlan) -> str:
         return violation.promise
     except Exception as error:  # noqa: BLE001 - a core that raises is a failing run as well
         return f"raised {type(error).__name__}"
+    finally:
+        collect_run()
     return ""
 
 
@@ -43,14 +69,34 @@ class Shrinker:
 
     def shrink(self, plan: RunPlan) -> RunPlan:
         """A plan that breaks the same promise with as little as was found."""
-        for again in range(3):
-            before = (len(plan.faults), len(plan.bursts), len(plan.withdrawals))
-            plan = self._part(plan, plan.faults, lambda p, kept: replace(p, faults=kept))
-            plan = self._part(plan, plan.bursts, _with_bursts)
+        with runs():
+            held_back = int(self.runs_left * (1 - FIRST_SHARE))
+            self.runs_left -= held_back
+            plan = self._leave_out(self._calm(plan))
+            self.runs_left += held_back
+            plan = self._with_other_luck(plan)
+            plan = self._simplify(plan)
+            plan = self._calm(self._leave_out(plan))
+            return self._faults(plan)
+
+    # --- steps -----------------------------------------------------------------------------
+
+    def _leave_out(self, plan: RunPlan) -> RunPlan:
+        """Drop what can be dropped, until a whole round drops nothing."""
+        while True:
+            before = _size(plan)
+            # Load first: with little of it, all the other runs are short.
+            plan = self._part(plan, plan.bursts, with_bursts)
+            plan = self._faults(plan)
             plan = self._part(plan, plan.withdrawals, lambda p, kept: replace(p, withdrawals=kept))
-            if again and before == (len(plan.faults), len(plan.bursts), len(plan.withdrawals)):
-                break
-        return self._calm(plan)
+            plan = self._part(plan, plan.nodes, with_nodes)
+            tasks = [task_id for burst in plan.bursts for task_id, _ in burst.tasks]
+            plan = self._part(plan, tasks, with_tasks)
+            if _size(plan) == before or self.runs_left <= 0:
+                return plan
+
+    def _faults(self, plan: RunPlan) -> RunPlan:
+        return self._part(plan, plan.faults, lambda p, kept: replace(p, faults=kept))
 
     def _part(
         self,
@@ -58,63 +104,100 @@ class Shrinker:
         items: Sequence[Item],
         with_items: Callable[[RunPlan, tuple[Item, ...]], RunPlan],
     ) -> RunPlan:
-        """Drop as many of one kind of items as possible, in halves, then quarters, and so on."""
+        """Drop as many of one kind of items as possible.
+
+        In halves, then quarters, and so on; after each success all that is left is tried anew.
+        """
         kept = tuple(items)
         pieces = 1
-        while kept:
+        while kept and self.runs_left > 0:
             size = -(-len(kept) // pieces)
             for start in range(0, len(kept), size):
                 fewer = kept[:start] + kept[start + size :]
-                if self._fails(with_items(plan, fewer)):
-                    kept = fewer
-                    plan = with_items(plan, fewer)
+                candidate = with_items(plan, fewer)
+                if self._fails(candidate):
+                    plan, kept = candidate, fewer
                     pieces = max(1, pieces - 1)
                     break
             else:
                 if size == 1:
                     break
                 pieces = min(len(kept), pieces * 2)
-            if self.runs_left <= 0:
-                break
         return plan
 
+    def _with_other_luck(self, plan: RunPlan) -> RunPlan:
+        """Try fewer faults with other draws, and with what is left at other times."""
+        random = Random(f"shrink/{plan.seed}")
+        spent_at = self.runs_left * (1 - SEARCH_SHARE)
+        luck = 0
+        while len(plan.faults) > 1 and self.runs_left > spent_at:
+            luck += 1
+            for candidate in _fewer_otherwise(plan, luck, random):
+                if self.runs_left <= spent_at:
+                    break
+                if self._fails(candidate):
+                    plan = self._faults(candidate)
+                    break
+        return plan
+
+    def _simplify(self, plan: RunPlan) -> RunPlan:
+        """Try each fault as a simpler kind, then at rounder times, as long as one of them helps."""
+        for place in range(len(plan.faults)):
+            tried = True
+            while tried and self.runs_left > 0:
+                tried = False
+                for simpler in simpler_faults(plan.faults[place]):
+                    if simpler == plan.faults[place]:
+                        continue
+                    faults = (*plan.faults[:place], simpler, *plan.faults[place + 1 :])
+                    candidate = replace(plan, faults=faults)
+                    if self._fails(candidate):
+                        plan, tried = candidate, True
+                        break
+        return replace(plan, faults=tuple(sorted(plan.faults, key=_time_of)))
+
     def _calm(self, plan: RunPlan) -> RunPlan:
-        """Try better weather."""
-        weather = plan.weather
-        for better in (
-            replace(weather, loss=0.0),
-            replace(weather, duplicate=0.0),
-            replace(weather, late=0.0),
-            replace(weather, lost_will=0.0),
-            Weather(),
-        ):
-            calmer = replace(plan, weather=better)
-            if calmer != plan and self._fails(calmer):
-                plan = calmer
+        """Try better weather, the best first."""
+        for better in calmer_weathers(plan.weather):
+            if better != plan.weather and self._fails(replace(plan, weather=better)):
+                plan = replace(plan, weather=better)
+                if better == Weather():
+                    break
         return plan
 
     def _fails(self, plan: RunPlan) -> bool:
         if self.runs_left <= 0:
             return False
         self.runs_left -= 1
-        return self.outcome(plan) == self.promise
+        limited = replace(plan, most_calls=min(plan.most_calls, MOST_CALLS))
+        return self.outcome(limited) == self.promise
 
 
-def _with_bursts(plan: RunPlan, bursts: tuple[object, ...]) -> RunPlan:
-    kept = tuple(burst for burst in plan.bursts if burst in bursts)
-    ids = {task_id for burst in kept for task_id, _ in burst.tasks}
-    withdrawals = tuple(
-        replace(one, task_ids=left)
-        for one in plan.withdrawals
-        if (left := tuple(task_id for task_id in one.task_ids if task_id in ids))
-    )
-    return replace(plan, bursts=kept, withdrawals=withdrawals)
+def _size(plan: RunPlan) -> tuple[int, ...]:
+    tasks = sum(len(burst.tasks) for burst in plan.bursts)
+    return len(plan.faults), len(plan.bursts), len(plan.withdrawals), len(plan.nodes), tasks
+
+
+def _time_of(fault: Fault) -> float:
+    return fault.at_ms
+
+
+def _fewer_otherwise(plan: RunPlan, luck: int, random: Random) -> Iterator[RunPlan]:
+    """Without half of the faults, a quarter, each one, with other draws; in turns also moved."""
+    faults = plan.faults
+    for size in sorted({-(-len(faults) // 2), -(-len(faults) // 4), 1}, reverse=True):
+        for start in range(0, len(faults), size):
+            fewer = faults[:start] + faults[start + size :]
+            if luck % 2 == 0:
+                fewer = tuple(moved(fault, random) for fault in fewer)
+            yield replace(plan, luck=luck, faults=tuple(sorted(fewer, key=_time_of)))
 
 
 def describe(plan: RunPlan) -> str:
     """A plan in a few lines, for people."""
     tasks = sum(len(burst.tasks) for burst in plan.bursts)
-    lines = [f"seed {plan.seed}: {len(plan.nodes)} nodes, {tasks} tasks, {plan.weather}"]
+    luck = f", luck {plan.luck}" if plan.luck else ""
+    lines = [f"seed {plan.seed}{luck}: {len(plan.nodes)} nodes, {tasks} tasks, {plan.weather}"]
     lines += [
         f"  {fault.at_ms:8.0f} ms  {fault.kind.value} {fault.target}, lasts {fault.lasts_ms:.0f} ms"
         f", amount {fault.amount:.2f}"

@@ -44,7 +44,7 @@ class World:
 
     def __init__(self, plan: RunPlan, recorder: Recorder | None = None) -> None:
         self.plan = plan
-        self.schedule = Schedule()
+        self.schedule = Schedule(plan.most_calls)
         self.ledger = Ledger()
         self.journal = VirtualJournal()
         self.broker = VirtualBroker(
@@ -101,7 +101,9 @@ class World:
     # --- parts -----------------------------------------------------------------------------
 
     def _random(self, what: str) -> Random:
-        return Random(f"{self.plan.seed}/{what}")
+        plan = self.plan
+        draws = f"{plan.seed}/{plan.luck}" if plan.luck else f"{plan.seed}"
+        return Random(f"{draws}/{what}")
 
     def _all_tasks(self) -> list[bytes]:
         return [task_id for burst in self.plan.bursts for task_id, _ in burst.tasks]
