@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from maille_protocol import ErrorCode, ModelFormat, NodeInfo, NodeState, OutcomeStatus
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 from maille_protocol.signature import TensorSpec
 
 

@@ -15,6 +15,15 @@ from maille_protocol.boards import (
     SenseOrder,
     Sensor,
 )
+from maille_protocol.client_messages import (
+    Accepted,
+    Ask,
+    Outcome,
+    Outcomes,
+    Submission,
+    Submit,
+    Withdraw,
+)
 from maille_protocol.codes import (
     ActivationFlag,
     ActivationKind,
@@ -38,6 +47,13 @@ from maille_protocol.codes import (
     StageState,
     TaskFlag,
 )
+from maille_protocol.coordinator_messages import (
+    Cancel,
+    ControlOrder,
+    CoordinatorState,
+    Offer,
+    Offers,
+)
 from maille_protocol.envelope import Envelope, pack, unpack
 from maille_protocol.errors import ProtocolError, UsageError, WireError
 from maille_protocol.language import (
@@ -48,29 +64,17 @@ from maille_protocol.language import (
     Token,
     Tokens,
 )
-from maille_protocol.messages import (
-    Accepted,
-    Ask,
-    Cancel,
-    ControlOrder,
-    CoordinatorState,
+from maille_protocol.messages import Message
+from maille_protocol.node_messages import (
     Heartbeat,
     Log,
     Measured,
-    Message,
     NodeInfo,
     NodeStatus,
-    Offer,
-    Offers,
-    Outcome,
-    Outcomes,
     Progress,
     ProgressMark,
     Result,
     Results,
-    Submission,
-    Submit,
-    Withdraw,
 )
 from maille_protocol.reference import ModelReference, Reference
 from maille_protocol.sessions import Grammar, Sampling, SessionOrder

@@ -25,15 +25,15 @@ from maille_protocol.limits import (
     MAX_ARTEFACT_BYTES,
     MAX_CHUNK_BYTES,
     MAX_INLINE_CONTENT_BYTES,
+    MAX_NAME_CHARACTERS,
     MAX_SENSOR_NAME_CHARACTERS,
+    MAX_UINT32,
     MAX_UINT64,
     SHA256_BYTES,
 )
 from maille_protocol.reference import ModelReference
 
 _MAX_UINT16 = (1 << 16) - 1
-_MAX_UINT32 = (1 << 32) - 1
-_MAX_NAME_CHARACTERS = 64
 
 
 def _octets_up_to(value: object, maximum: int, name: str) -> bytes:
@@ -76,7 +76,7 @@ class ModelOrder:
         return cls(
             fields.code(command, ModelCommand, "command"),
             None if model is None else ModelReference.from_body(model),
-            fields.uint(nonce, _MAX_UINT32, "nonce"),
+            fields.uint(nonce, MAX_UINT32, "nonce"),
         )
 
 
@@ -136,10 +136,10 @@ class SenseOrder:
         command, sense, sha256, sensor, interval, mode = fields.array(body, 6, "sense order")
         return cls(
             fields.code(command, SenseCommand, "command"),
-            fields.uint(sense, _MAX_UINT32, "sense"),
+            fields.uint(sense, MAX_UINT32, "sense"),
             _optional_sha256(sha256),
             fields.text(sensor, "sensor", MAX_SENSOR_NAME_CHARACTERS),
-            fields.uint(interval, _MAX_UINT32, "interval"),
+            fields.uint(interval, MAX_UINT32, "interval"),
             fields.code(mode, SenseMode, "mode"),
         )
 
@@ -187,7 +187,7 @@ class ModelReport:
         return cls(
             fields.code(state, ModelState, "state"),
             _optional_sha256(sha256),
-            fields.uint(nonce, _MAX_UINT32, "nonce"),
+            fields.uint(nonce, MAX_UINT32, "nonce"),
             fields.uint(offset, MAX_ARTEFACT_BYTES, "offset"),
             fields.uint(length, MAX_CHUNK_BYTES, "length"),
             fields.code(code, ErrorCode, "code"),
@@ -226,9 +226,9 @@ class Reading:
         """Parse one element of `Readings`; WireError."""
         sense, counter, age, code, content, run = fields.array(body, 6, "reading")
         return cls(
-            fields.uint(sense, _MAX_UINT32, "sense"),
-            fields.uint(counter, _MAX_UINT32, "counter"),
-            fields.uint(age, _MAX_UINT32, "age"),
+            fields.uint(sense, MAX_UINT32, "sense"),
+            fields.uint(counter, MAX_UINT32, "counter"),
+            fields.uint(age, MAX_UINT32, "age"),
             fields.code(code, ErrorCode, "code"),
             _octets_up_to(content, MAX_INLINE_CONTENT_BYTES, "content"),
             fields.uint(run, MAX_UINT64, "run time"),
@@ -346,12 +346,12 @@ class BoardState:
             fields.uint(format_version, _MAX_UINT16, "format version"),
             fields.uint(max_models, _MAX_UINT16, "most models"),
             fields.uint(max_model_bytes, MAX_ARTEFACT_BYTES, "largest model"),
-            fields.uint(arena, _MAX_UINT32, "arena"),
+            fields.uint(arena, MAX_UINT32, "arena"),
             fields.uint(free_memory, MAX_UINT64, "free memory"),
-            fields.uint(resets, _MAX_UINT32, "resets"),
+            fields.uint(resets, MAX_UINT32, "resets"),
             fields.code(reset_cause, ResetCause, "reset cause"),
-            fields.uint(faults, _MAX_UINT32, "faults"),
-            fields.items(senses, lambda item: fields.uint(item, _MAX_UINT32, "sense"), "senses"),
+            fields.uint(faults, MAX_UINT32, "faults"),
+            fields.items(senses, lambda item: fields.uint(item, MAX_UINT32, "sense"), "senses"),
         )
 
 
@@ -366,7 +366,7 @@ def _sensor(value: object) -> Sensor:
 def _held_model(value: object) -> HeldModel:
     name, sha256, removable = fields.array(value, 3, "held model")
     return HeldModel(
-        fields.text(name, "model name", _MAX_NAME_CHARACTERS),
+        fields.text(name, "model name", MAX_NAME_CHARACTERS),
         _sha256(sha256),
         fields.boolean(removable, "removable"),
     )

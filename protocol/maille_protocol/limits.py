@@ -59,6 +59,7 @@ MAX_POSITIONS = 1 << 24
 """Tokens of prompt and answer together."""
 
 MAX_UINT32 = (1 << 32) - 1
+MAX_NAME_CHARACTERS = 64
 MAX_UINT64 = (1 << 64) - 1
 
 HEARTBEAT_INTERVAL_MS = 1000

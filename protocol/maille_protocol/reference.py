@@ -6,10 +6,7 @@ from typing import Self
 from maille_protocol import fields
 from maille_protocol.cbor import Plain
 from maille_protocol.codes import ModelFormat
-from maille_protocol.limits import MAX_ARTEFACT_BYTES, SHA256_BYTES
-
-_MAX_UINT32 = (1 << 32) - 1
-_MAX_NAME_CHARACTERS = 64
+from maille_protocol.limits import MAX_ARTEFACT_BYTES, MAX_NAME_CHARACTERS, MAX_UINT32, SHA256_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,8 @@ class ModelReference:
         """Parse that field; WireError."""
         name, version, sha256, size, model_format = fields.array(value, 5, "model")
         return cls(
-            fields.text(name, "model name", _MAX_NAME_CHARACTERS),
-            fields.uint(version, _MAX_UINT32, "model version"),
+            fields.text(name, "model name", MAX_NAME_CHARACTERS),
+            fields.uint(version, MAX_UINT32, "model version"),
             fields.octets(sha256, SHA256_BYTES, "model sha256"),
             fields.uint(size, MAX_ARTEFACT_BYTES, "model size"),
             fields.code(model_format, ModelFormat, "model format"),

@@ -31,8 +31,8 @@ from maille_protocol import (
     topics,
     unpack,
 )
+from maille_protocol.contents import Content
 from maille_protocol.limits import MAX_INLINE_CONTENT_BYTES
-from maille_protocol.messages import Content
 from maille_protocol.tensors import decode_tensors, encode_tensors
 
 MODELS: list[dict[str, object]] = [

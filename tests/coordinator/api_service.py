@@ -37,8 +37,8 @@ from maille_protocol import (
     Reference,
     Submission,
 )
+from maille_protocol.contents import Content
 from maille_protocol.limits import MAX_INLINE_CONTENT_BYTES
-from maille_protocol.messages import Content
 from maille_protocol.tensors import Array, decode_tensors, encode_tensors
 
 MEBIBYTE = 1024 * 1024

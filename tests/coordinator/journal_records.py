@@ -4,7 +4,7 @@ import os
 
 from maille_coordinator.records import AttemptRecord, TaskEnd, TaskRecord
 from maille_protocol import ErrorCode, OutcomeStatus, Reference
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 
 
 def task_record(

@@ -28,7 +28,7 @@ from maille_protocol import (
     Results,
     unpack,
 )
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 
 BOOT = 77
 Kind = TypeVar("Kind")

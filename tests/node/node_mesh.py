@@ -32,7 +32,7 @@ from maille_protocol import (
     topics,
     unpack,
 )
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 from maille_protocol.messages import Message as MeshMessage
 
 MESH = "test"

@@ -18,6 +18,7 @@ from maille_protocol import (
     unpack,
 )
 from maille_protocol.codes import ErrorCode, MessageType, ResultStatus
+from maille_protocol.contents import Content
 from maille_protocol.limits import (
     MAX_DEPTH,
     MAX_DIMENSIONS,
@@ -27,7 +28,7 @@ from maille_protocol.limits import (
     MAX_TENSORS,
     MAX_TEXT_CHARACTERS,
 )
-from maille_protocol.messages import MESSAGE_CLASSES, Content
+from maille_protocol.messages import MESSAGE_CLASSES
 from maille_protocol.tensors import decode_tensors, encode_tensors
 
 _BOOT_9_BYTES = 1 << 40

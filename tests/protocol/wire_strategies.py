@@ -70,8 +70,8 @@ from maille_protocol import (
     Tokens,
     Withdraw,
 )
+from maille_protocol.contents import Content
 from maille_protocol.limits import ID_PATTERN, MAX_ARTEFACT_BYTES, MAX_UINT64
-from maille_protocol.messages import Content
 from maille_protocol.tensors import Array
 
 uint16 = st.integers(0, (1 << 16) - 1)

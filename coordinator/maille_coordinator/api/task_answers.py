@@ -14,7 +14,7 @@ from maille_coordinator.records import ModelRecord, TaskEnd, TaskView
 from maille_coordinator.service import Service
 from maille_coordinator.store.rows import STATE_OF_STATUS
 from maille_protocol import ErrorCode, Reference, TaskState, UsageError
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 from maille_protocol.tensors import decode_tensors
 from maille_protocol.tiny import Model, dequantise_outputs
 

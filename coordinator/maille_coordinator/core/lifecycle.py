@@ -21,7 +21,7 @@ from maille_protocol import (
     TaskFlag,
     TaskState,
 )
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 
 RETRY_FIRST_MS = 50.0
 RETRY_MOST_MS = 5000.0

@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 from maille_coordinator.records import AttemptRecord, TaskEnd, TaskRecord, TaskView
 from maille_protocol import ErrorCode, OutcomeStatus, Reference, TaskState, cbor
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 
 Row: TypeAlias = tuple[int | str | bytes | None, ...]
 

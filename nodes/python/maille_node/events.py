@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from maille_protocol import Envelope, ErrorCode, Message, ModelReference, Reference, Result
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 from maille_protocol.topics import Topic
 
 # --- events ------------------------------------------------------------------------------------

@@ -27,11 +27,11 @@ from maille_protocol import (
     TaskFlag,
     topics,
 )
+from maille_protocol.contents import Content
 from maille_protocol.limits import (
     MAX_INLINE_CONTENT_BYTES,
     MAX_TEXT_CHARACTERS,
 )
-from maille_protocol.messages import Content
 
 MAX_REMEMBERED = 20_000
 MAX_REMEMBERED_BYTES = 32 * 1024 * 1024

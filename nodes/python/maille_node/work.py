@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from maille_protocol import ModelReference, Reference
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 
 MAX_BATCH_CONTENT_BYTES = 8 * 1024 * 1024
 """Inputs joined into one run: bounds what a batch takes in memory."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from maille.client_core import TaskSettings
 from maille_protocol import Reference, TaskFlag
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 from maille_protocol.tensors import encode_tensors
 from maille_simulator.virtual.broker import Weather
 from maille_simulator.virtual.faults import random_faults

@@ -8,7 +8,7 @@ from maille.client_core import TaskSettings
 from maille_coordinator.core.lifecycle import NOT_THE_TASKS_FAULT
 from maille_coordinator.records import TaskEnd
 from maille_protocol import ErrorCode, Outcome, OutcomeStatus, Reference, TaskFlag
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 from maille_simulator.virtual.violation import Violation
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from maille_node.errors import TaskProblem
 from maille_protocol import ErrorCode, WireError
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 from maille_protocol.signature import check_inputs
 from maille_protocol.tensors import Array, decode_tensors, encode_tensors
 from maille_protocol.tiny import Model, signature

@@ -11,7 +11,7 @@ from maille_node.errors import TaskProblem
 from maille_node.events import BatchItem, RunEnd
 from maille_node.runtime import onnx, tiny
 from maille_protocol import ErrorCode, Reference, UsageError, WireError
-from maille_protocol.messages import Content
+from maille_protocol.contents import Content
 from maille_protocol.signature import TensorSpec, batch_axis, check_inputs
 from maille_protocol.tensors import Array, decode_tensors, encode_tensors
 
