@@ -32,6 +32,7 @@ WARM_MODEL_BYTES = 8
 MAX_TEXT_CHARACTERS = 2000
 """Free text in a message: reasons, log lines, error texts."""
 
+MAX_NAME_CHARACTERS = 64
 MAX_SENSOR_NAME_CHARACTERS = 32
 MAX_TENSORS = 256
 """Named inputs or outputs of one task."""
@@ -59,7 +60,6 @@ MAX_POSITIONS = 1 << 24
 """Tokens of prompt and answer together."""
 
 MAX_UINT32 = (1 << 32) - 1
-MAX_NAME_CHARACTERS = 64
 MAX_UINT64 = (1 << 64) - 1
 
 HEARTBEAT_INTERVAL_MS = 1000

@@ -10,7 +10,7 @@ from maille_coordinator.models.conversion.builder import (
 )
 from maille_coordinator.models.conversion.errors import UnsupportedModel
 from maille_coordinator.models.conversion.graph import Node
-from maille_coordinator.models.conversion.lower_other import classify
+from maille_coordinator.models.conversion.lower_classes import classify
 from maille_coordinator.models.conversion.operations import Linear, Pool, Positions, Reals
 from maille_protocol.tiny import Window
 

@@ -9,8 +9,13 @@ from maille_coordinator.models.conversion.builder import Builder, Value, attribu
 from maille_coordinator.models.conversion.errors import UnsupportedModel
 from maille_coordinator.models.conversion.graph import Node
 from maille_coordinator.models.conversion.lower_linear import class_labels
-from maille_coordinator.models.conversion.lower_other import refuse_integer_input
-from maille_coordinator.models.conversion.operations import Choice, Reals, TreeNode, Trees
+from maille_coordinator.models.conversion.operations import (
+    Choice,
+    InputSource,
+    Reals,
+    TreeNode,
+    Trees,
+)
 from maille_protocol.tiny import ElementType
 
 _LEAF = "LEAF"
@@ -94,7 +99,7 @@ def _leaf_values(node: Node, kind: str) -> dict[tuple[int, int], dict[int, float
 
 def _forest(builder: Builder, node: Node, leaves: Leaves, bases: Reals, output: str) -> Value:
     value = builder.value(node)
-    source = refuse_integer_input(builder, value, node)
+    source = _integer_input(builder, value, node)
     rows: dict[tuple[float, ...], int] = {}
     trees = _trees(node, leaves, len(bases), rows)
     places = value.positions.ravel()
@@ -161,3 +166,16 @@ def _branch(node: Node, mode: str, feature: int, value: float, yes: int, no: int
             raise UnsupportedModel(
                 f"{node}: a node of mode {mode}; trees that compare by order are possible"
             )
+
+
+def _integer_input(builder: Builder, value: Value, node: Node) -> InputSource:
+    """The model input that a forest reads directly."""
+    source = builder.program.tensors[value.tensor]
+    if not isinstance(source, InputSource) or value.function or value.scale:
+        raise UnsupportedModel(
+            f"{node}: trees have to read the model's input (scaled at most), not something computed"
+        )
+    if source.element_type is ElementType.UINT8 and not builder.alone(value):
+        raise UnsupportedModel(f"{node}: the input of trees may have no other use")
+    source.element_type = ElementType.INT16
+    return source

@@ -2,14 +2,22 @@
 
 from collections.abc import Mapping
 
-from maille_coordinator.models.conversion import lower_linear, lower_other, lower_trees
+from maille_coordinator.models.conversion import (
+    lower_classes,
+    lower_functions,
+    lower_linear,
+    lower_shapes,
+    lower_trees,
+)
 from maille_coordinator.models.conversion.builder import Builder, Handler
 from maille_coordinator.models.conversion.errors import UnsupportedModel
 from maille_coordinator.models.conversion.graph import Graph, Node
 from maille_coordinator.models.conversion.operations import Program
 
 HANDLERS: Mapping[str, Handler] = {
-    **lower_other.HANDLERS,
+    **lower_classes.HANDLERS,
+    **lower_functions.HANDLERS,
+    **lower_shapes.HANDLERS,
     "Gemm": lower_linear.gemm,
     "MatMul": lower_linear.matmul,
     "Conv": lower_linear.conv,
