@@ -76,6 +76,13 @@ def check_tasks(mesh: RealMesh, name: str, board: MicroPythonBoard | None = None
     assert len(set(found)) > 1
 
 
+def labels(mesh: RealMesh, sense: int) -> set[str]:
+    """What a sense has said so far."""
+    with mesh.client() as client:
+        seen = client.senses.readings(sense)
+    return {str(np.asarray(one.outputs["class"]).ravel()[0]) for one in seen if one.outputs}
+
+
 def test_a_board_without_a_network_does_what_the_others_do(
     mesh: RealMesh, board: MicroPythonBoard
 ) -> None:
@@ -91,4 +98,80 @@ def test_a_board_without_a_network_does_what_the_others_do(
     start_gateway(mesh, board)
     mesh.wait_for_state(name, "ready")
     check_tasks(mesh, name)
+    # A model for its sensor takes the other one's place, and a reset does not end the sense.
+    with mesh.client() as client:
+        client.boards.deploy("switch", name, timeout_s=40)
+        sense = client.senses.start("switch", name, "ramp", every_s=0.1)
+        eventually(lambda: labels(mesh, sense.id) == {"low", "high"}, "both ends of the ramp", 20)
+        board.reset()
+        mark = client.senses.readings(sense.id)[-1].time_s
+
+        def goes_on() -> bool:
+            return client.senses.readings(sense.id)[-1].time_s > mark + 2
+
+        eventually(goes_on, "readings after the reset", 20)
+        client.senses.stop(sense.id)
+    # The gateway leaves; now a tool on the cable gets the REPL, and the board's program ends.
+    mesh.signal("gateway", signal.SIGTERM)
+    said = ask_for_the_repl(board)
+    assert b"stopped by hand" in said
+    assert board.process is not None
+    board.process.wait(10)
     assert "Traceback" not in board.errors()
+
+
+def ask_for_the_repl(board: MicroPythonBoard) -> bytes:
+    """Do on the cable what mpremote does first; what the board says."""
+    port = os.open(board.path, os.O_RDWR | os.O_NOCTTY)
+    try:
+        os.write(port, b"\r\x03")
+        said = b""
+        until_s = time.monotonic() + 10
+        while b"stopped" not in said and time.monotonic() < until_s:
+            if select.select([port], [], [], 0.2)[0]:
+                said += os.read(port, 4096)
+        return said
+    finally:
+        os.close(port)
+
+
+def test_noise_on_the_line_costs_time_and_nothing_else(
+    mesh: RealMesh, board: MicroPythonBoard
+) -> None:
+    name = joined(mesh)
+    with mesh.client() as client:
+        client.boards.deploy("switch", name, timeout_s=40)
+        randomness = random.Random(5)
+        values = [randomness.random() for _ in range(40)]
+        futures = []
+        for value in values:
+            board.noise(randomness.randbytes(randomness.randrange(1, 200)))
+            futures.append(client.submit("switch", np.array([[value]], np.float32), target=name))
+        found = [str(np.ravel(future.result(60)["class"])[0]) for future in futures]
+    assert found == ["high" if value > 0.5 else "low" for value in values]
+    assert "Traceback" not in board.errors()
+
+
+def test_a_board_says_the_same_with_and_without_a_network(
+    mesh: RealMesh, board: MicroPythonBoard, tmp_path: Path
+) -> None:
+    joined(mesh)
+    network = {"broker": mesh.broker_url, "name": "pico", "node": "wifi-pico", "sensors": SENSORS}
+    with MicroPythonBoard(tmp_path / "network", network):
+        mesh.wait_for_state("wifi-pico", "ready")
+        both = nodes(mesh)
+        infos = {key: dict(node["info"]) for key, node in both.items()}  # type: ignore[call-overload]
+        over_wifi = infos.pop("wifi-pico")
+        [behind_gateway] = infos.values()
+        assert behind_gateway.pop("gateway") == "gw"
+        assert over_wifi.pop("gateway") is None
+        for info in (over_wifi, behind_gateway):
+            # Measured, each time anew.
+            for measured in ("multiply_accumulates_per_s", "memory_bytes", "disk_free_bytes"):
+                assert info["measured"].pop(measured) > 0
+        assert behind_gateway == over_wifi
+        states = {
+            str(found["node"]): dict(found)
+            for found in mesh.get("/api/boards")["boards"]  # type: ignore[attr-defined]
+        }
+        print(states)
