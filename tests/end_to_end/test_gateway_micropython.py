@@ -1,6 +1,10 @@
 """MicroPython without a network behind the real gateway: the real interpreter on a pseudo terminal."""
 
+import os
+import random
+import select
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,22 +22,27 @@ CONTAINER = dense_model(64, 10)
 SENSORS = {"ramp": {"kind": "fake", "readings": [[0.1], [0.9]]}}
 
 
-@pytest.fixture
-def board(tmp_path: Path) -> Iterator[MicroPythonBoard]:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mesh")
+
+
+@pytest.fixture(scope="module")
+def board(folder: Path) -> Iterator[MicroPythonBoard]:
     settings = {"node": "pico", "serial": "usb", "sensors": SENSORS}
-    with MicroPythonBoard(tmp_path / "board", settings) as made:
+    with MicroPythonBoard(folder / "board", settings) as made:
         yield made
 
 
-@pytest.fixture
-def mesh(tmp_path: Path, board: MicroPythonBoard) -> Iterator[RealMesh]:
-    (tmp_path / "switch.tiny").write_bytes(switch_model())
-    (tmp_path / "dense.tiny").write_bytes(CONTAINER)
-    with real_mesh(tmp_path, "mosquitto", nodes=()) as running:
+@pytest.fixture(scope="module")
+def mesh(folder: Path, board: MicroPythonBoard) -> Iterator[RealMesh]:
+    (folder / "switch.tiny").write_bytes(switch_model())
+    (folder / "dense.tiny").write_bytes(CONTAINER)
+    with real_mesh(folder, "mosquitto", nodes=()) as running:
         start_gateway(running, board)
         with running.client() as client:
-            client.models.add(tmp_path / "switch.tiny")
-            client.models.add(tmp_path / "dense.tiny", name="dense")
+            client.models.add(folder / "switch.tiny")
+            client.models.add(folder / "dense.tiny", name="dense")
         yield running
 
 
@@ -49,10 +58,15 @@ def nodes(mesh: RealMesh, *, state: str = "ready") -> dict[str, dict[str, object
     return {str(node["node"]): node for node in found if node["state"] == state}
 
 
+def behind(mesh: RealMesh) -> list[str]:
+    """Ids of those that the gateway stands for."""
+    return [name for name, node in nodes(mesh).items() if node["info"]["gateway"] == "gw"]  # type: ignore[index]
+
+
 def joined(mesh: RealMesh) -> str:
     """The board's id, once it is there."""
-    eventually(lambda: len(nodes(mesh)) == 1, "the board is ready", 20)
-    [name] = nodes(mesh)
+    eventually(lambda: len(behind(mesh)) == 1, "the board is ready", 20)
+    [name] = behind(mesh)
     return name
 
 
@@ -83,6 +97,34 @@ def labels(mesh: RealMesh, sense: int) -> set[str]:
     return {str(np.asarray(one.outputs["class"]).ravel()[0]) for one in seen if one.outputs}
 
 
+def test_a_board_says_the_same_with_and_without_a_network(
+    mesh: RealMesh, board: MicroPythonBoard, tmp_path: Path
+) -> None:
+    joined(mesh)
+    network = {"broker": mesh.broker_url, "name": "pico", "node": "wifi-pico", "sensors": SENSORS}
+    with MicroPythonBoard(tmp_path / "network", network):
+        mesh.wait_for_state("wifi-pico", "ready")
+        both = nodes(mesh)
+        infos = {key: dict(node["info"]) for key, node in both.items()}  # type: ignore[call-overload]
+        over_wifi = infos.pop("wifi-pico")
+        [behind_gateway] = infos.values()
+        assert behind_gateway.pop("gateway") == "gw"
+        assert over_wifi.pop("gateway") is None
+        for info in (over_wifi, behind_gateway):
+            # Measured, each time anew.
+            for measured in ("multiply_accumulates_per_s", "memory_bytes", "disk_free_bytes"):
+                assert info["measured"].pop(measured) > 0
+        assert behind_gateway == over_wifi
+        states = [dict(mesh.get(f"/api/boards/{name}")) for name in both]
+        for state in states:
+            del state["node"]
+            kernels = state["kernels"]
+            assert isinstance(kernels, list)
+            assert all(kernel.pop("operations_per_s") > 0 for kernel in kernels)
+            assert state.pop("free_memory_bytes") > 0  # type: ignore[operator]
+        assert states[0] == states[1]
+
+
 def test_a_board_without_a_network_does_what_the_others_do(
     mesh: RealMesh, board: MicroPythonBoard
 ) -> None:
@@ -104,20 +146,13 @@ def test_a_board_without_a_network_does_what_the_others_do(
         sense = client.senses.start("switch", name, "ramp", every_s=0.1)
         eventually(lambda: labels(mesh, sense.id) == {"low", "high"}, "both ends of the ramp", 20)
         board.reset()
-        mark = client.senses.readings(sense.id)[-1].time_s
+        mark_ms = client.senses.readings(sense.id)[-1].at_unix_ms
 
         def goes_on() -> bool:
-            return client.senses.readings(sense.id)[-1].time_s > mark + 2
+            return client.senses.readings(sense.id)[-1].at_unix_ms > mark_ms + 2000
 
         eventually(goes_on, "readings after the reset", 20)
         client.senses.stop(sense.id)
-    # The gateway leaves; now a tool on the cable gets the REPL, and the board's program ends.
-    mesh.signal("gateway", signal.SIGTERM)
-    said = ask_for_the_repl(board)
-    assert b"stopped by hand" in said
-    assert board.process is not None
-    board.process.wait(10)
-    assert "Traceback" not in board.errors()
 
 
 def ask_for_the_repl(board: MicroPythonBoard) -> bytes:
@@ -152,26 +187,16 @@ def test_noise_on_the_line_costs_time_and_nothing_else(
     assert "Traceback" not in board.errors()
 
 
-def test_a_board_says_the_same_with_and_without_a_network(
-    mesh: RealMesh, board: MicroPythonBoard, tmp_path: Path
+def test_a_tool_on_the_cable_gets_the_repl_once_the_gateway_is_gone(
+    mesh: RealMesh, board: MicroPythonBoard
 ) -> None:
-    joined(mesh)
-    network = {"broker": mesh.broker_url, "name": "pico", "node": "wifi-pico", "sensors": SENSORS}
-    with MicroPythonBoard(tmp_path / "network", network):
-        mesh.wait_for_state("wifi-pico", "ready")
-        both = nodes(mesh)
-        infos = {key: dict(node["info"]) for key, node in both.items()}  # type: ignore[call-overload]
-        over_wifi = infos.pop("wifi-pico")
-        [behind_gateway] = infos.values()
-        assert behind_gateway.pop("gateway") == "gw"
-        assert over_wifi.pop("gateway") is None
-        for info in (over_wifi, behind_gateway):
-            # Measured, each time anew.
-            for measured in ("multiply_accumulates_per_s", "memory_bytes", "disk_free_bytes"):
-                assert info["measured"].pop(measured) > 0
-        assert behind_gateway == over_wifi
-        states = {
-            str(found["node"]): dict(found)
-            for found in mesh.get("/api/boards")["boards"]  # type: ignore[attr-defined]
-        }
-        print(states)
+    name = joined(mesh)
+    # With a gateway there it is noise.
+    board.noise(b"\0\r\x03\0")
+    mesh.wait_for_state(name, "ready")
+    mesh.signal("gateway", signal.SIGTERM)
+    said = ask_for_the_repl(board)
+    assert b"stopped by hand" in said
+    assert board.process is not None
+    board.process.wait(10)
+    assert "Traceback" not in board.errors()
