@@ -109,6 +109,28 @@ def test_a_drained_node_hands_over_without_a_pause() -> None:
     assert mesh.nodes[leaver].core.stage_count == 0
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_heir_that_lags_behind_takes_over_without_a_gap(place: int) -> None:
+    mesh = ready_mesh(2)
+    pipeline = mesh.core.models[KEY].pipeline
+    assert pipeline is not None
+    # A step takes it as long as one of the ring, with two answers: it lags behind.
+    mesh.start_node("slow", 1400, memory_bytes=2 * MEMORY)
+    mesh.pause(6000)
+    starts = [mesh.ask(name, seed=seed, count=90) for seed, name in enumerate(("one", "two"))]
+    mesh.run(lambda: len(mesh.tokens.get("two", [])) >= 5)
+    leaver = primaries(mesh)[place]
+    repairs, layout = mesh.core.counters.repairs, pipeline.layout
+    mesh.drain(leaver)
+    mesh.run(lambda: "slow" in primaries(mesh))
+    assert not mesh.ends
+    mesh.run(lambda: mesh.finished("one", "two"))
+    for start in starts:
+        assert mesh.tokens[start.session] == answer(start)
+    assert mesh.core.counters.repairs == repairs
+    assert pipeline.layout == layout + 2  # the heir comes in, then takes over
+
+
 def test_a_replica_takes_over_within_a_moment() -> None:
     mesh = ready_mesh(4, limits=LanguageLimits(context_tokens=64, sessions=2, copies=2))
     pipeline = mesh.core.models[KEY].pipeline

@@ -71,6 +71,24 @@ def test_two_disks_that_have_a_part_each_share_the_lost_run() -> None:
     assert places(made)[1:3] == [("x", first, first + 2), ("y", first + 3, last)]
 
 
+def test_a_lost_stage_goes_whole_to_one_node_where_the_cut_is_to_stay() -> None:
+    former, offers = ring(offer("x", 3.0, 200 * MB), offer("y", 3.0, 200 * MB))
+    middle = former.stages[1]
+    first, last = middle.first_layer, middle.last_layer
+    disk = {"x": {(0, first + 2)}, "y": {(first + 3, 29)}}
+    made = replan(former, middle.node, offers, disk, same_cut=True)
+    check(made)
+    assert places(made)[1] == ("x", first, last)
+    made = replan(former, middle.node, offers, {"y": {(first, last)}}, same_cut=True)
+    assert places(made)[1] == ("y", first, last)
+    # Where nobody has room for all of it, it is split as ever.
+    narrow = [*RING, offer("x", 3.0, 45 * MB), offer("y", 3.0, 45 * MB)]
+    split = replan(former, middle.node, narrow, {}, same_cut=True)
+    check(split)
+    assert places(split) == places(replan(former, middle.node, narrow, {}))
+    assert len(split.stages) > len(former.stages)
+
+
 def test_a_replica_takes_over_and_a_new_one_is_placed() -> None:
     wish = Wish(1000, copies=2)
     former, offers = ring(

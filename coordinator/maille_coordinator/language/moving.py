@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _AVOID_MS = 30_000.0
 _RETRY_MS = 1000.0
+_CATCH_UP_MS = 3000.0
+"""An heir that is slower than the ring never catches up: after so long the ring waits for it."""
 
 
 class Mover:
@@ -85,6 +87,8 @@ class Mover:
                 held.difference_update(gone)
             for place in [place for place in session.behind if place[1] in gone]:
                 del session.behind[place]
+            for place in [place for place in session.caught_up if place[1] in gone]:
+                del session.caught_up[place]
         for kept in pipeline.kept.values():
             for held in kept.holds:
                 held.difference_update(gone)
@@ -210,18 +214,27 @@ class Mover:
         """Heirs that are shadows and have caught up take over, at the end of a token."""
         if pipeline.state is not PipelineState.READY or (pipeline.busy and not at_token):
             return
-        behind = {place for session in pipeline.sessions.values() for place in session.behind}
-        ready = [
+        soonest_ms = self._world.now_ms - _CATCH_UP_MS
+        behind = {
+            place
+            for session in pipeline.sessions.values()
+            for place, since_ms in session.behind.items()
+            if since_ms > soonest_ms
+        }
+        heirs = [
             (stage, slot, slot.heir)
             for stage, slot in enumerate(pipeline.slots)
-            if slot.heir in slot.shadows and (stage, slot.heir) not in behind
+            if slot.heir is not None
         ]
-        if not ready:
+        # All at once: each new layout makes the answers wait for a round.
+        if not heirs or any(
+            heir not in slot.shadows or (stage, heir) in behind for stage, slot, heir in heirs
+        ):
             return
-        for stage, slot, heir in ready:
+        for stage, slot, heir in heirs:
             former, slot.primary, slot.heir = slot.primary, heir, None
             slot.shadows = [name for name in slot.shadows if name != slot.primary]
             self._loader.unload(pipeline, stage, former)
             self._world.report("stage.handed-over", former, f"to {slot.primary}")
         self._world.write_stages(pipeline.number)
-        self._repairs.relayout(pipeline)
+        self._repairs.relayout(pipeline, promoted=[stage for stage, _, _ in heirs])

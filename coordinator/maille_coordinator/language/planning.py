@@ -5,6 +5,7 @@ from collections.abc import Collection
 from maille_coordinator.language.measuring import Measurer
 from maille_coordinator.language.state import Model, Pipeline, World
 from maille_coordinator.placement import (
+    Links,
     NodeOffer,
     Objective,
     PlacementImpossible,
@@ -16,6 +17,8 @@ from maille_coordinator.placement import (
 
 _BETTER = 0.8
 """A new plan's cost may be at most this share of the running one's to be worth the move."""
+_SAME_CUT = 2.0
+"""A ring of the same cut, in which the other stages keep their caches, may cost so much more."""
 _CACHE_SLACK_POSITIONS = 64
 """Each session takes a position more than it asks for."""
 _VALUE_BYTES = 4
@@ -102,10 +105,23 @@ class Planner:
         if len(same) < len(offers) and same:
             # Kernels that give other bits could make a rebuilt cache differ in the last place.
             try:
-                return replan(plan, first, same, disk, links=links)
+                return _least_change(plan, first, same, disk, links)
             except PlacementImpossible:
                 pass
-        return replan(plan, first, offers, disk, links=links)
+        return _least_change(plan, first, offers, disk, links)
+
+
+def _least_change(
+    plan: Plan,
+    lost: str,
+    offers: list[NodeOffer],
+    disk: dict[str, set[tuple[int, int]]],
+    links: Links,
+) -> Plan:
+    """The same cut, unless another one is much faster: that takes its time when nobody waits."""
+    free = replan(plan, lost, offers, disk, links=links)
+    same = replan(plan, lost, offers, disk, links=links, same_cut=True)
+    return same if same.prediction.cost_ms <= _SAME_CUT * free.prediction.cost_ms else free
 
 
 def _layers(model: Model) -> int:

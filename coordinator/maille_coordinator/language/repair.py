@@ -5,7 +5,7 @@ caches that are missing, the last known token to stage 0. A stall is answered in
 token again, then everything again under a new layout, then other nodes for those that are silent.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from maille_coordinator.language.actions import SessionShared
 from maille_coordinator.language.measuring import Measurer
@@ -32,6 +32,8 @@ _PING_MS = 700.0
 _GRACE_MS = 150.0
 _MOST_ATTEMPTS = 9
 _FILL_AGAIN_MS = 1000.0
+_LAG_TOKENS = 16
+"""So far a shadow may be behind that has had a session from its beginning."""
 _RELOAD_AFTER = 1
 _RELOAD_AFTER_STALLS = 4
 
@@ -90,12 +92,24 @@ class Repairs:
         """OPEN for all stages but the first of several; the last one first."""
         session.holds = [set(slot.routed) for slot in pipeline.slots]
         session.behind.clear()
+        session.caught_up.clear()
         for stage in reversed(range(len(pipeline.slots))):
             if stage or len(pipeline.slots) == 1:
                 self._send(pipeline, stage, open_orders(session, pipeline, stage))
 
-    def relayout(self, pipeline: Pipeline, reopen: Session | None = None) -> None:
-        """Say who holds what, then repair every session: what was on its way is void."""
+    def relayout(
+        self,
+        pipeline: Pipeline,
+        reopen: Session | None = None,
+        promoted: Collection[int] = (),
+    ) -> None:
+        """Say who holds what, then repair every session: what was on its way is void.
+
+        Args:
+            pipeline: the ring.
+            reopen: a session whose caches are all to be filled anew.
+            promoted: stages that a shadow has taken over: it may be some tokens behind.
+        """
         pipeline.layout += 1
         self.tell_route(pipeline)
         for session in list(pipeline.sessions.values()):
@@ -103,7 +117,7 @@ class Repairs:
             if session is reopen or session.pending > 1:
                 self._reopen(session)
             else:
-                self._mend(session, {})
+                self._mend(session, {stage: _lacks(session, pipeline, stage) for stage in promoted})
 
     def tell_route(self, pipeline: Pipeline) -> None:
         """Send the route to all who are in it."""
@@ -149,7 +163,8 @@ class Repairs:
                 self._world.send(before, order)
         for stage, slot in enumerate(pipeline.slots):
             for node in slot.shadows:
-                if node not in session.holds[stage]:
+                # What was on its way to one that is behind is void as well.
+                if node not in session.holds[stage] or (stage, node) in session.behind:
                     self._fill(session, pipeline, stage, node, 0)
         self._send(pipeline, 0, [inject_order(session, pipeline)])
         self._repaired(session, rebuilt + 1)
@@ -172,6 +187,7 @@ class Repairs:
 
     def _await(self, session: Session, pipeline: Pipeline, stage: int, node: str) -> None:
         session.behind[stage, node] = self._world.now_ms
+        session.caught_up.pop((stage, node), None)
         self._world.send(node, check_order(session, pipeline, stage))
 
     def _repaired(self, session: Session, pending: int) -> None:
@@ -260,6 +276,7 @@ class Repairs:
             return
         if report.state is StageState.HOLDING:
             session.behind.pop((report.stage, node), None)
+            session.caught_up[report.stage, node] = report.length
             self.caught_up(pipeline)
             return
         if node in pipeline.slots[report.stage].shadows:
@@ -352,6 +369,14 @@ def _ring(session: Session) -> Pipeline:
     if session.pipeline is None:
         raise RuntimeError(f"session {session.handle} is on no pipeline")
     return session.pipeline
+
+
+def _lacks(session: Session, pipeline: Pipeline, stage: int) -> int:
+    """The first position that a shadow may lack which has just been made the primary."""
+    place = stage, pipeline.slots[stage].primary
+    if session.behind.pop(place, None) is not None:
+        return 0
+    return session.caught_up.get(place, max(0, session.length - _LAG_TOKENS))
 
 
 def _runs(missing: dict[int, int]) -> list[tuple[int, int, int]]:

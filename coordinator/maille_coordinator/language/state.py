@@ -257,6 +257,8 @@ class Session:
     """Stages that said they lack something, and from which position on."""
     behind: dict[tuple[int, str], float] = field(default_factory=dict)
     """Shadows, by stage and node, that have yet to say that they caught up, and since when."""
+    caught_up: dict[tuple[int, str], int] = field(default_factory=dict)
+    """How many positions a shadow, by stage and node, held when it last said so."""
     resend_ms: float = -1e12
     written: int = 0
     rounds_ms: list[float] = field(default_factory=list)

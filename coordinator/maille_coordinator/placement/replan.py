@@ -34,6 +34,7 @@ def replan(
     disk: Disk,
     *,
     links: Links | None = None,
+    same_cut: bool = False,
 ) -> Plan:
     """Place what a lost node had, with the least change.
 
@@ -48,6 +49,8 @@ def replan(
         disk: runs of layers (first, last; both included) in each node's cache. A run with the
             first or last layer is taken to have the embedding or head with it.
         links: new measurements, None for those of the former plan.
+        same_cut: each lost stage goes as it is to one node, if there is room for that, and the
+            others keep their caches.
 
     Raises:
         PlacementImpossible: the remaining nodes cannot hold the model.
@@ -67,9 +70,13 @@ def replan(
         heir = min(holders, key=lambda offer: (offer.layer_decode_s, offer.node), default=None)
         replicas = [copy for copy in replicas if not (heir and _is(copy, heir.node, at))]
         ring.append(_on(heir, stage, former, wish) if heir else None)
+    holes = _Holes(former, known, links, wish, disk)
+    if same_cut and any(ring):
+        whole = holes.fill_with_whole_stages(ring, replicas)
+        if whole is not None:
+            return finish(whole, former.shape, tuple(known.values()), links, wish, replicas)
     if all(stage is None for stage in ring):
         return place(former.shape, known.values(), links, wish)
-    holes = _Holes(former, known, links, wish, disk)
     filled = holes.fill(ring, replicas)
     if filled is None:
         return place(former.shape, known.values(), links, wish)
@@ -133,6 +140,38 @@ class _Holes:
             done += [(stage, None) for stage in found]
             at = end
         return tuple(stage for stage, _ in done), tuple(origin for _, origin in done)
+
+    def fill_with_whole_stages(
+        self, ring: Sequence[Stage | None], replicas: Sequence[Replica]
+    ) -> tuple[Stage, ...] | None:
+        """The whole ring in the former cut; None if a stage fits nowhere."""
+        done = list(ring)
+        for at, lost in enumerate(self._former.stages):
+            if done[at] is not None:
+                continue
+            held = [stage for stage in done if stage is not None]
+            room = room_left(held, replicas, self._known)
+            busy_ms = dict.fromkeys(self._known, 0.0)
+            for stage in held:
+                busy_ms[stage.node] += stage.predicted_ms
+            run = (lost.first_layer, lost.last_layer)
+            fitting = [
+                stage
+                for offer in self._offers
+                if (stage := _on(offer, lost, self._former, self._wish)).size_bytes
+                <= room[offer.node]
+            ]
+            if not fitting:
+                return None
+            done[at] = min(
+                fitting,
+                key=lambda stage: (
+                    run not in self._disk.get(stage.node, ()),
+                    busy_ms[stage.node] + stage.predicted_ms,
+                    stage.node,
+                ),
+            )
+        return tuple(stage for stage in done if stage is not None)
 
     def _fill_gap(
         self, first: int, last: int, others: Sequence[Stage], replicas: Sequence[Replica]
