@@ -37,6 +37,7 @@ from maille.errors import (
 from maille.language import GenerateOptions, Piece
 from maille.language_views import LanguageModel, Plan, StagePlace, Usage
 from maille.mesh import Mesh
+from maille.options import MapOptions, TaskOptions
 from maille.tasks import AsyncTask, Task
 from maille.views import Answer, Model, Node
 
@@ -53,6 +54,7 @@ __all__ = [
     "InputError",
     "LanguageModel",
     "MailleError",
+    "MapOptions",
     "Mesh",
     "MeshBusy",
     "MeshNotFound",
@@ -75,6 +77,7 @@ __all__ = [
     "TaskError",
     "TaskExpired",
     "TaskFailed",
+    "TaskOptions",
     "Unauthorized",
     "UnknownModel",
     "UnknownNode",

@@ -9,11 +9,31 @@ over a broker that loses, repeats and reorders:
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeAlias
 
+from maille.client_events import (
+    Action,
+    BatchesAccepted,
+    Confirm,
+    CoordinatorSeen,
+    Deliver,
+    Event,
+    GiveUp,
+    LinkDown,
+    LinkUp,
+    OutcomesArrived,
+    Send,
+    TaskSettings,
+    TasksReleased,
+    TasksSubmitted,
+    TasksWatched,
+    TasksWithdrawn,
+    TimePassed,
+    WakeAt,
+)
+from maille.client_publishes import IDS_PER_MESSAGE, id_parts, in_publishes
 from maille_protocol import (
     Ask,
     ErrorCode,
@@ -24,164 +44,12 @@ from maille_protocol import (
     TaskFlag,
     Withdraw,
 )
-from maille_protocol.limits import MAX_ITEMS_PER_MESSAGE, MAX_PUBLISH_BYTES
 
 FIRST_RESEND_MS = 250
 LAST_RESEND_MS = 2_000
 ASK_INTERVAL_MS = 1_000
-IDS_PER_MESSAGE = 2_500
-"""17 bytes an id: 42 kB, below the largest publish."""
 ASK_PAUSE_MS = 100
 """Between two rounds of questions when more tasks are open than one message asks about."""
-
-_SUBMIT_HEAD_BYTES = 320
-"""Envelope and options: a model's name of 64 characters, a node's id, nine integers."""
-_SUBMISSION_BYTES = 64
-"""A task's id, array and content heads, or a whole reference."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskSettings:
-    """What the tasks of one submission share; zeros mean the coordinator's defaults."""
-
-    model: str
-    version: int = 0
-    priority: int = 5
-    deadline_ms: int = 0
-    max_attempts: int = 0
-    flags: int = 0
-    target: str | None = None
-
-
-# --- events ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class TasksSubmitted:
-    """The program wants these tasks run."""
-
-    settings: TaskSettings
-    tasks: tuple[Submission, ...]
-    confirm: bool = False
-    """Whether to say (`Confirm`) when the coordinator has them on disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class TasksWatched:
-    """The program wants the outcomes of tasks that were submitted elsewhere or before."""
-
-    task_ids: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TasksWithdrawn:
-    """The program wants these tasks cancelled; their outcome is still delivered."""
-
-    task_ids: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TasksReleased:
-    """The program no longer waits for these tasks; they go on."""
-
-    task_ids: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchesAccepted:
-    """`Accepted` arrived."""
-
-    epoch: int
-    batches: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomesArrived:
-    """`Outcomes` arrived."""
-
-    epoch: int
-    outcomes: tuple[Outcome, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorSeen:
-    """A coordinator's retained state, or its will, arrived."""
-
-    epoch: int
-    online: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LinkUp:
-    """Connected to the broker, subscriptions made."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkDown:
-    """The connection to the broker is lost."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """The time of the last `WakeAt` has come."""
-
-
-Event: TypeAlias = (
-    TasksSubmitted
-    | TasksWatched
-    | TasksWithdrawn
-    | TasksReleased
-    | BatchesAccepted
-    | OutcomesArrived
-    | CoordinatorSeen
-    | LinkUp
-    | LinkDown
-    | TimePassed
-)
-
-
-# --- actions -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Publish this; a loss is the core's business."""
-
-    message: Submit | Ask | Withdraw
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Hand these outcomes to whoever waits; none is ever delivered twice."""
-
-    outcomes: tuple[Outcome, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Confirm:
-    """The coordinator has these tasks on disk: they survive the death of any process."""
-
-    task_ids: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """The mesh has been silent about these tasks for too long; they may still run."""
-
-    task_ids: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WakeAt:
-    """Send `TimePassed` at this time; replaces the one before."""
-
-    at_ms: float
-
-
-Action: TypeAlias = Send | Deliver | Confirm | GiveUp | WakeAt
-
-
-# --- state -------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -303,7 +171,7 @@ class ClientCore:
         *,
         confirm: bool = False,
     ) -> None:
-        for part in _in_publishes(tasks):
+        for part in in_publishes(tasks):
             self._last_batch += 1
             number = self._last_batch
             batch = _Batch(
@@ -414,7 +282,7 @@ class ClientCore:
             self._questions.pop(task_id, None)
             self._questions[task_id] = now_ms + ASK_INTERVAL_MS
         if self._link_up:
-            actions.extend(Send(Withdraw(part)) for part in _id_parts(withdrawn))
+            actions.extend(Send(Withdraw(part)) for part in id_parts(withdrawn))
 
     def _leave_batch(self, task_id: bytes, task: _Task) -> None:
         if task.batch is None:
@@ -440,9 +308,9 @@ class ClientCore:
         if not self._link_up:
             return
         self.counters.asked += len(task_ids)
-        actions.extend(Send(Ask(part)) for part in _id_parts(task_ids))
+        actions.extend(Send(Ask(part)) for part in id_parts(task_ids))
         withdrawn = [task_id for task_id in task_ids if self._tasks[task_id].withdrawn]
-        actions.extend(Send(Withdraw(part)) for part in _id_parts(withdrawn))
+        actions.extend(Send(Withdraw(part)) for part in id_parts(withdrawn))
 
     def _take_coordinator(
         self, event: CoordinatorSeen, now_ms: float, actions: list[Action]
@@ -511,28 +379,6 @@ class ClientCore:
         if self._wake_ms is None or wanted < self._wake_ms:
             self._wake_ms = wanted
             actions.append(WakeAt(wanted))
-
-
-def _in_publishes(tasks: Iterable[Submission]) -> Iterator[list[Submission]]:
-    """The tasks in parts that fit one publish each."""
-    part: list[Submission] = []
-    size_bytes = _SUBMIT_HEAD_BYTES
-    for task in tasks:
-        content = task.content
-        task_bytes = _SUBMISSION_BYTES + (len(content) if isinstance(content, bytes) else 0)
-        full = size_bytes + task_bytes > MAX_PUBLISH_BYTES or len(part) == MAX_ITEMS_PER_MESSAGE
-        if part and full:
-            yield part
-            part, size_bytes = [], _SUBMIT_HEAD_BYTES
-        part.append(task)
-        size_bytes += task_bytes
-    if part:
-        yield part
-
-
-def _id_parts(task_ids: list[bytes]) -> Iterator[tuple[bytes, ...]]:
-    for start in range(0, len(task_ids), IDS_PER_MESSAGE):
-        yield tuple(task_ids[start : start + IDS_PER_MESSAGE])
 
 
 def _ended(outcome: Outcome, status: OutcomeStatus, code: ErrorCode, text: str) -> Outcome:

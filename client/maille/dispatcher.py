@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from maille.client_core import TaskSettings
+from maille.client_events import TaskSettings
 from maille.errors import Attempt, MailleError, MeshUnavailable, TaskDead, error_of
 from maille.http_api import HttpApi
 from maille.session import Session

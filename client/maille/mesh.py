@@ -11,26 +11,20 @@ import threading
 import time
 from collections.abc import AsyncIterable, Coroutine, Generator
 from concurrent.futures import Future
-from os import PathLike
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
-from maille.async_mesh import (
-    AnyInputs,
-    AsyncMesh,
-    OnAnswer,
-    map_pieces,
-    new_task_id,
-    settle,
-)
+from maille.async_mesh import AsyncMesh
 from maille.boards import Boards, Senses
-from maille.client_core import TaskSettings
+from maille.client_events import TaskSettings
 from maille.errors import InputError, MailleError, MeshNotFound
 from maille.flow import Flow
-from maille.http_api import OnProgress
 from maille.language import Language
+from maille.mapping import AnyInputs, Arrival, OnAnswer, map_pieces, new_task_id, settle
+from maille.models import Models
+from maille.options import MapOptions, TaskOptions, settings_of
 from maille.progress import MapProgress
-from maille.tasks import Task, answer_of, settings_of
+from maille.tasks import Task, answer_of
 from maille.values import Inputs, count
 from maille.views import Answer, MeshDescription, Model, Node
 from maille_broker import loop_factory
@@ -107,30 +101,20 @@ class Mesh(Language):
         self,
         model: str,
         inputs: Inputs,
-        *,
-        version: int = 0,
-        deadline_s: float | None = None,
-        priority: int = 5,
-        target: str | None = None,
-        at_most_once: bool = False,
+        **options: Unpack[TaskOptions],
     ) -> dict[str, Array]:
         """Run a model once and return its outputs by name; as `AsyncMesh.run`."""
-        settings = settings_of(model, version, deadline_s, priority, target, at_most_once)
+        settings = settings_of(model, **options)
         return self._run(settings, inputs).outputs
 
     def run_detailed(
         self,
         model: str,
         inputs: Inputs,
-        *,
-        version: int = 0,
-        deadline_s: float | None = None,
-        priority: int = 5,
-        target: str | None = None,
-        at_most_once: bool = False,
+        **options: Unpack[TaskOptions],
     ) -> Answer:
         """As `run`, with the node, the times and the attempts it took."""
-        settings = settings_of(model, version, deadline_s, priority, target, at_most_once)
+        settings = settings_of(model, **options)
         return self._run(settings, inputs)
 
     def map(
@@ -138,32 +122,14 @@ class Mesh(Language):
         model: str,
         inputs: AnyInputs,
         *,
-        version: int = 0,
-        deadline_s: float | None = None,
-        priority: int = 5,
-        target: str | None = None,
-        at_most_once: bool = False,
-        rows: int | None = None,
-        ordered: bool = True,
-        progress: bool = False,
         on_answer: OnAnswer | None = None,
+        **options: Unpack[MapOptions],
     ) -> Generator[dict[str, Array]]:
         """Run a model over many inputs; arguments and errors as of `AsyncMesh.map`.
 
         Inputs are taken in the caller's thread, while outputs are asked for.
         """
-        answers = self.map_detailed(
-            model,
-            inputs,
-            version=version,
-            deadline_s=deadline_s,
-            priority=priority,
-            target=target,
-            at_most_once=at_most_once,
-            rows=rows,
-            ordered=ordered,
-            progress=progress,
-        )
+        answers = self.map_detailed(model, inputs, **options)
         with contextlib.closing(answers):
             for item in answers:
                 if isinstance(item, MailleError):
@@ -177,25 +143,21 @@ class Mesh(Language):
         model: str,
         inputs: AnyInputs,
         *,
-        version: int = 0,
-        deadline_s: float | None = None,
-        priority: int = 5,
-        target: str | None = None,
-        at_most_once: bool = False,
         rows: int | None = None,
         ordered: bool = True,
         progress: bool = False,
+        **options: Unpack[TaskOptions],
     ) -> Generator[Answer | MailleError]:
         """As `map`; yields an Answer, or the error, of every task and goes on after errors."""
-        settings = settings_of(model, version, deadline_s, priority, target, at_most_once)
+        settings = settings_of(model, **options)
         known = self._signature(settings)
         source = map_pieces(inputs, rows, known)
         if isinstance(source, AsyncIterable):
             raise MailleError("An asynchronous iterable needs AsyncMesh.map.")
         loop = self._running_loop()
         dispatcher = self._inner.dispatcher
-        flow: Flow[Answer | MailleError] = Flow(self._inner.limiter(known), ordered)
-        arrived: queue.SimpleQueue[tuple[bytes, Outcome | MailleError, float]] = queue.SimpleQueue()
+        flow: Flow[Answer | MailleError] = Flow(self._inner.signatures.limiter(known), ordered)
+        arrived: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
 
         def on_done(task_id: bytes, outcome: Outcome | MailleError, now_s: float) -> None:
             arrived.put((task_id, outcome, now_s))
@@ -211,7 +173,7 @@ class Mesh(Language):
                         except StopIteration:
                             more = False
                             break
-                        content = self._inner.encoded(known, piece)
+                        content = self._inner.signatures.encoded(known, piece)
                         task_id = new_task_id()
                         flow.sent(task_id, content, time.monotonic())
                         batch.append((task_id, content))
@@ -220,7 +182,7 @@ class Mesh(Language):
                     if not more and not flow.in_flight:
                         break
                     news = _drain(arrived, flow.again_in_s(time.monotonic()))
-                    shown.advance(settle(flow, news, self._inner.tiny(known)))
+                    shown.advance(settle(flow, news, self._inner.signatures.tiny(known)))
                     yield from flow.ready()
                 yield from flow.ready()
         finally:
@@ -232,25 +194,10 @@ class Mesh(Language):
         self,
         model: str,
         inputs: Inputs,
-        *,
-        version: int = 0,
-        deadline_s: float | None = None,
-        priority: int = 5,
-        target: str | None = None,
-        at_most_once: bool = False,
+        **options: Unpack[TaskOptions],
     ) -> Task:
         """Hand a task over; returns when it is on the coordinator's disk. As `AsyncMesh.submit`."""
-        inner = self.wait_for(
-            self._inner.submit(
-                model,
-                inputs,
-                version=version,
-                deadline_s=deadline_s,
-                priority=priority,
-                target=target,
-                at_most_once=at_most_once,
-            )
-        )
+        inner = self.wait_for(self._inner.submit(model, inputs, **options))
         return Task(self, inner)
 
     def result(self, task_id: str, timeout_s: float | None = None) -> dict[str, Array]:
@@ -310,20 +257,24 @@ class Mesh(Language):
         except BaseException:
             loop.call_soon_threadsafe(dispatcher.abandon, [task_id])
             raise
-        tiny = self._inner.tiny(self._inner.cached(settings.model, settings.version))
+        tiny = self._inner.signatures.tiny(
+            self._inner.signatures.cached(settings.model, settings.version)
+        )
         return answer_of(outcome, latency_s=arrived_s - sent_s, tiny=tiny)
 
     def _content(self, settings: TaskSettings, inputs: Inputs) -> bytes:
-        known = self._inner.cached(settings.model, settings.version)
+        known = self._inner.signatures.cached(settings.model, settings.version)
         if known is not None:
             # In this thread, so that the loop stays free.
             with contextlib.suppress(InputError):
-                return self._inner.encoded(known, inputs)
-        return self.wait_for(self._inner.content(settings.model, settings.version, inputs))
+                return self._inner.signatures.encoded(known, inputs)
+        return self.wait_for(
+            self._inner.signatures.content(settings.model, settings.version, inputs)
+        )
 
     def _signature(self, settings: TaskSettings) -> Model:
-        return self._inner.cached(settings.model, settings.version) or self.wait_for(
-            self._inner.signature(settings.model, settings.version)
+        return self._inner.signatures.cached(settings.model, settings.version) or self.wait_for(
+            self._inner.signatures.signature(settings.model, settings.version)
         )
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -340,40 +291,6 @@ class Mesh(Language):
             thread.join()
 
 
-class Models:
-    """The mesh's catalogue of models (`mesh.models`)."""
-
-    def __init__(self, mesh: Mesh) -> None:
-        self._mesh = mesh
-
-    def add(
-        self,
-        path: str | PathLike[str],
-        name: str | None = None,
-        *,
-        description: str = "",
-        on_progress: OnProgress | None = None,
-    ) -> Model:
-        """Upload a model file; as `AsyncModels.add`. `on_progress` is called in another thread."""
-        return self._mesh.wait_for(
-            self._mesh.asynchronous.models.add(
-                path, name, description=description, on_progress=on_progress
-            )
-        )
-
-    def list(self) -> "list[Model]":
-        """Every version of every model, by name."""
-        return self._mesh.wait_for(self._mesh.asynchronous.models.list())
-
-    def show(self, name: str, version: int = 0) -> Model:
-        """One model, the newest version unless given; UnknownModel."""
-        return self._mesh.wait_for(self._mesh.asynchronous.models.show(name, version))
-
-    def remove(self, name: str, version: int = 0) -> None:
-        """Remove one version of a model, 0 for all; UnknownModel."""
-        self._mesh.wait_for(self._mesh.asynchronous.models.remove(name, version))
-
-
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
@@ -384,11 +301,11 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _drain(
-    arrived: "queue.SimpleQueue[tuple[bytes, Outcome | MailleError, float]]",
+    arrived: "queue.SimpleQueue[Arrival]",
     timeout_s: float | None,
-) -> list[tuple[bytes, Outcome | MailleError, float]]:
+) -> list[Arrival]:
     """Everything that has arrived, after waiting for the first."""
-    taken: list[tuple[bytes, Outcome | MailleError, float]] = []
+    taken: list[Arrival] = []
     try:
         taken.append(arrived.get(timeout=timeout_s))
         while True:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
-from maille.client_core import (
+from maille.client_core import ClientCore
+from maille.client_events import (
     Action,
     BatchesAccepted,
-    ClientCore,
     Confirm,
     CoordinatorSeen,
     Deliver,

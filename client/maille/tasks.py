@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from maille.client_core import TaskSettings
 from maille.dispatcher import Dispatcher
 from maille.errors import (
     MailleError,
@@ -17,43 +16,13 @@ from maille.errors import (
 )
 from maille.tiny_values import dequantised
 from maille.views import Answer
-from maille_protocol import Outcome, TaskFlag, WireError
+from maille_protocol import Outcome, WireError
 from maille_protocol.limits import TASK_ID_BYTES
 from maille_protocol.tensors import Array, decode_tensors
 from maille_protocol.tiny import Model as TinyModel
 
 if TYPE_CHECKING:
     from maille.mesh import Mesh
-
-_MAX_DEADLINE_MS = (1 << 32) - 1
-
-
-def settings_of(
-    model: str,
-    version: int,
-    deadline_s: float | None,
-    priority: int,
-    target: str | None,
-    at_most_once: bool,
-) -> TaskSettings:
-    """The settings that tasks travel with.
-
-    Raises:
-        SettingsError: a priority, version or deadline out of range.
-    """
-    if not 0 <= priority <= 9:
-        raise SettingsError(f"priority is {priority}: give 0 to 9, higher goes first.")
-    if version < 0:
-        raise SettingsError(f"version is {version}: give 1 or more, or 0 for the newest.")
-    deadline_ms = 0
-    if deadline_s is not None:
-        deadline_ms = round(deadline_s * 1000)
-        if not 0 < deadline_ms <= _MAX_DEADLINE_MS:
-            raise SettingsError(f"deadline_s is {deadline_s}: give 0.001 to 4,294,967 seconds.")
-    flags = int(TaskFlag.AT_MOST_ONCE) if at_most_once else 0
-    return TaskSettings(
-        model, version, priority, deadline_ms, 1 if at_most_once else 0, flags, target
-    )
 
 
 def parse_task_id(text: str) -> bytes:

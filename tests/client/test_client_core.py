@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from maille.client_core import (
     ASK_INTERVAL_MS,
     FIRST_RESEND_MS,
-    IDS_PER_MESSAGE,
     LAST_RESEND_MS,
+    ClientCore,
+)
+from maille.client_events import (
     Action,
     BatchesAccepted,
-    ClientCore,
     Confirm,
     CoordinatorSeen,
     Deliver,
@@ -32,6 +33,7 @@ from maille.client_core import (
     TimePassed,
     WakeAt,
 )
+from maille.client_publishes import IDS_PER_MESSAGE
 from maille_protocol import (
     Ask,
     ErrorCode,

@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 
-from maille.client_core import TaskSettings
+from maille.client_events import TaskSettings
 from maille_protocol import Reference, TaskFlag
 from maille_protocol.contents import Content
 from maille_protocol.tensors import encode_tensors

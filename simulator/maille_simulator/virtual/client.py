@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from random import Random
 
-from maille.client_core import (
+from maille.client_core import ClientCore
+from maille.client_events import (
     Action,
     BatchesAccepted,
-    ClientCore,
     CoordinatorSeen,
     Deliver,
     Event,

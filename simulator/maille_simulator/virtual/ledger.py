@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from maille.client_core import TaskSettings
+from maille.client_events import TaskSettings
 from maille_coordinator.core.lifecycle import NOT_THE_TASKS_FAULT
 from maille_coordinator.records import TaskEnd
 from maille_protocol import ErrorCode, Outcome, OutcomeStatus, Reference, TaskFlag

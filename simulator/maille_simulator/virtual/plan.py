@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from maille.client_core import TaskSettings
+from maille.client_events import TaskSettings
 from maille_protocol.contents import Content
 from maille_simulator.virtual.broker import Weather
 from maille_simulator.virtual.faults import Fault

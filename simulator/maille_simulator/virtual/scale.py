@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from random import Random
 
-from maille.client_core import TaskSettings
+from maille.client_events import TaskSettings
 from maille_coordinator.records import TaskEnd
 from maille_protocol import Outcome
 from maille_simulator.virtual.broker import Weather

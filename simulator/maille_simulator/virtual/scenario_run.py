@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from random import Random
 
-from maille.client_core import TaskSettings
+from maille.client_events import TaskSettings
 from maille_protocol import NodeState, TaskFlag
 from maille_simulator.errors import SimulatorError
 from maille_simulator.report.record import AttemptSeen, Mark, RunRecord, TaskSeen
