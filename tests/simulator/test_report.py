@@ -78,16 +78,16 @@ def test_expectations_hold_or_not() -> None:
 
 def test_a_twin_that_is_far_off_fails() -> None:
     found = record()
-    found.twin = Twin(10.0, 11.0, 100.0, 95.0)
+    found.twin = Twin(10.0, 11.0, 100.0, 95.0, 0.3, 0.1)
     assert found.held
-    found.twin = Twin(10.0, 15.0, 100.0, 95.0)
+    found.twin = Twin(10.0, 15.0, 100.0, 95.0, 0.3, 0.1)
     assert not found.held
 
 
 @pytest.mark.timeout(100)
 def test_the_page_holds_everything_and_loads_nothing() -> None:
     found = record(p50_ms=1.0)
-    found.twin = Twin(10.0, 11.0, 100.0, 95.0)
+    found.twin = Twin(10.0, 11.0, 100.0, 95.0, 0.3, 0.1)
     text = html_page([found, record()])
     assert text.count("<svg") == 10
     assert "A scenario &lt;with&gt; signs &amp; more" in text

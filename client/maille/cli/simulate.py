@@ -127,6 +127,11 @@ def _run(
     from maille_simulator.virtual.scenario_run import run_virtually
 
     found = [read_scenario(find_scenario(name)) for name in names]
+    talking = next((one for one in found if twin and any(m.language for m in one.models)), None)
+    if talking is not None:
+        raise SettingsError(
+            f"{talking.name} has a language model, which has no twin: leave --twin out"
+        )
     if seed is not None:
         found = [replace(scenario, seed=seed) for scenario in found]
     if duration is not None:
@@ -140,7 +145,7 @@ def _run(
             if virtual:
                 records.append(run_virtually(scenario))
             else:
-                record = run_for_real(scenario, show=not as_json)
+                record = run_for_real(scenario, show=not as_json, measured=twin)
                 records.append(with_twin(record) if twin else record)
     finally:
         # Also after Ctrl-C: what was seen until then is worth as much.

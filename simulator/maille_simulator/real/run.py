@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -21,6 +22,7 @@ from maille.digits import load_digits
 from maille.errors import MailleError, TaskCancelled, TaskDead, TaskError, TaskExpired
 from maille_simulator.boards.sample_models import dense_model
 from maille_simulator.errors import SimulatorError
+from maille_simulator.real import probing
 from maille_simulator.real.clock import shifted_clock
 from maille_simulator.real.language import (
     answer,
@@ -43,7 +45,8 @@ from maille_simulator.scenario.values import (
     NodeKindName,
     Scenario,
 )
-from maille_simulator.virtual.scenario_run import MachineProfile, marks_of, run_virtually
+from maille_simulator.virtual.fit import fitted_profile
+from maille_simulator.virtual.scenario_run import marks_of, run_virtually
 
 PATIENCE_S = 45.0
 """How long tasks may take after the last one was submitted; then they count as lost."""
@@ -51,11 +54,16 @@ PATIENCE_S = 45.0
 LANGUAGE_PATIENCE_S = 150.0
 READY_POLL_S = 0.05
 LEAST_FREE_BYTES = 200_000_000
-CALIBRATION_CALLS = 60
+PC_CALLS = 40
 
 
-def run_for_real(scenario: Scenario, *, show: bool = True) -> RunRecord:
+def run_for_real(scenario: Scenario, *, show: bool = True, measured: bool = False) -> RunRecord:
     """Play a scenario with real parts; every process has ended when this returns or raises.
+
+    Args:
+        scenario: what is played.
+        show: draw the live view on standard error.
+        measured: measure the machine before, for `with_twin`: some seconds more.
 
     Raises:
         ToolMissing: a program is not installed; names the package.
@@ -72,35 +80,38 @@ def run_for_real(scenario: Scenario, *, show: bool = True) -> RunRecord:
             f"{LEAST_FREE_BYTES / 1e6:.0f} MB: free some, or set TMPDIR to another disk"
         )
     with tempfile.TemporaryDirectory(prefix="maille-sim-", ignore_cleanup_errors=True) as folder:
-        return asyncio.run(_RealRun(scenario, Path(folder), show=show).run())
+        return asyncio.run(_RealRun(scenario, Path(folder), show=show, measured=measured).run())
 
 
 def with_twin(record: RunRecord) -> RunRecord:
-    """Add the virtual prediction of the same scenario to a real run's record."""
-    predicted = run_virtually(record.scenario, measured_profile(record))
+    """Add the virtual prediction of the same scenario to a real run's record.
+
+    Raises:
+        SimulatorError: the scenario has a language model, or the run was not `measured`.
+    """
+    if record.probes is None:
+        raise SimulatorError("the machine was not measured before this run: run it with --twin")
+    profile = replace(fitted_profile(record.probes), run_ms=dict(record.run_ms))
+    predicted = run_virtually(record.scenario, profile)
     record.twin = Twin(
         quantile(predicted.latencies_ms, 0.5),
         quantile(record.latencies_ms, 0.5),
         predicted.tasks_per_s,
         record.tasks_per_s,
+        profile.hop_ms,
+        profile.message_ms,
     )
     return record
-
-
-def measured_profile(record: RunRecord) -> MachineProfile:
-    """What a real run's calibration says of this machine."""
-    return MachineProfile(
-        hop_ms=record.hop_ms, hop_spread_ms=record.hop_ms / 2, run_ms=dict(record.run_ms)
-    )
 
 
 class _RealRun:
     """One run."""
 
-    def __init__(self, scenario: Scenario, folder: Path, *, show: bool) -> None:
+    def __init__(self, scenario: Scenario, folder: Path, *, show: bool, measured: bool) -> None:
         self._scenario = scenario
         self._folder = folder
         self._show = show
+        self._measured = measured
         self._record = RunRecord(scenario, "real")
         self._parts = Parts(folder, scenario.broker, coordinator_options(scenario))
         self._restarting = {"broker": asyncio.Lock(), "coordinator": asyncio.Lock()}
@@ -127,6 +138,8 @@ class _RealRun:
             await self._nodes.start_proxies()
             async with AsyncMesh(self._parts.http_url, mesh=MESH, timeout_s=600.0) as mesh:
                 await self._add_models(mesh)
+                if self._measured:
+                    await self._measure(mesh)
                 self._began_s = now_s()
                 await self._play(mesh)
                 record.bytes_by_topic = self._nodes.bytes_by_topic()
@@ -174,33 +187,31 @@ class _RealRun:
                     *(mesh.boards.deploy(model.name, node, timeout_s=60.0) for node in boards)
                 )
 
-    async def _calibrate(self, mesh: AsyncMesh) -> None:
-        """How long a message takes here: from calls one at a time, before anything happens."""
-        record = self._record
-        latencies_ms: dict[str, list[float]] = {}
+    async def _measure(self, mesh: AsyncMesh) -> None:
+        """Measure the machine before the scenario's nodes are there."""
+        file = self._folder / "probe.onnx"
+        digits, _ = await asyncio.to_thread(load_digits)
+        await asyncio.to_thread(file.write_bytes, digits.onnx)
+        await mesh.models.add(file, probing.MODEL)
+        inputs = await _inputs(mesh, probing.MODEL)
+        self._record.probes = await probing.measure(mesh, self._parts, inputs)
+
+    async def _measure_runs(self, mesh: AsyncMesh) -> None:
+        """How long a run takes on the PC nodes, which nothing but a run can tell."""
         runs_ms: dict[str, list[float]] = {}
         for model in dict.fromkeys(
             load.model for load in self._scenario.loads if load.kind is not LoadKind.GENERATIONS
         ):
             inputs = await _inputs(mesh, model)
-            for _ in range(CALIBRATION_CALLS):
+            for _ in range(PC_CALLS):
                 try:
                     answer = await mesh.run_detailed(model, inputs)
                 except TaskError:
                     continue
                 group = self._scenario.group_of(self._names.get(answer.node, answer.node))
-                if group.link != LinkQuality():
-                    continue
-                run_ms = answer.run_s * 1000
-                latencies_ms.setdefault(model, []).append(answer.latency_s * 1000 - run_ms)
                 if group.kind is NodeKindName.PC:
-                    runs_ms.setdefault(model, []).append(run_ms * group.speed)
-        found = [value for values in latencies_ms.values() for value in values]
-        if found:
-            # Submission, offer, result and outcome: four messages, each over the broker.
-            record.hop_ms = max(0.05, median(found) / 4)
-        for model, values in runs_ms.items():
-            record.run_ms[model] = median(values)
+                    runs_ms.setdefault(model, []).append(answer.run_s * 1000)
+        self._record.run_ms = {model: median(values) for model, values in runs_ms.items()}
 
     # --- what happens ----------------------------------------------------------------------
 
@@ -226,7 +237,10 @@ class _RealRun:
                         text = await answer(mesh, model.name, self._tokens(model.name))
                         self._undisturbed[model.name] = text
                 await self._deliver(mesh)
-                await self._calibrate(mesh)
+                if self._record.probes and any(
+                    group.kind is NodeKindName.PC for group in scenario.groups
+                ):
+                    await self._measure_runs(mesh)
                 # Processes take a second to start; the scenario begins when they are there.
                 joined = dict(self._record.ready_after_s)
                 self._began_s = now_s()
@@ -410,7 +424,10 @@ class _RealRun:
             nodes = await mesh.nodes()
         except MailleError:
             return set()
-        self._states = Counter(node.state for node in nodes)
+        own = set(self._scenario.nodes)
+        self._states = Counter(
+            node.state for node in nodes if node.name in own or node.gateway in self._serial
+        )
         ready: set[str] = set()
         for node in nodes:
             name = node.name

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from maille_simulator.scenario.values import Scenario
+from maille_simulator.virtual.probes import ProbeTimes
 
 
 @dataclass(slots=True)
@@ -63,6 +64,10 @@ class Twin:
     p50_ms_measured: float
     tasks_per_s_predicted: float
     tasks_per_s_measured: float
+    hop_ms: float
+    """What the prediction took for a message from process to process, from probes."""
+    message_ms: float
+    """And for the work on one, one after the other."""
 
     @property
     def worst_error(self) -> float:
@@ -89,8 +94,8 @@ class RunRecord:
     broken: str = ""
     """A broken promise of the mesh, or why the run was cut short."""
     took_s: float = 0.0
-    hop_ms: float = 0.3
-    """One message over the broker, as measured before the load."""
+    probes: ProbeTimes | None = None
+    """What the machine took for probes before the scenario, if it was measured."""
     run_ms: dict[str, float] = field(default_factory=dict)
     """By model: a run on a PC node, as measured before the load."""
     twin: Twin | None = None

@@ -34,6 +34,8 @@ class Weather:
     in_order: bool = True
     """Whether what one sender says arrives in the order in which it said it."""
     lost_will: float = 0.0
+    message_ms: float = 0.0
+    """What the processes of one machine take for a message, one message after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class PartyLink:
         delay_ms = self.latency_ms + random.random() * self.jitter_ms
         if self.bytes_per_s:
             delay_ms += 1000.0 * size_bytes / self.bytes_per_s
-        if self.loss and random.random() < self.loss:
+        # What is sent again may be lost again.
+        while self.loss and random.random() < self.loss:
             delay_ms += RETRANSMIT_MS
         return delay_ms
 
@@ -112,6 +115,7 @@ class VirtualBroker:
         self._coordinators: list[Connection] = []
         self._cuts: dict[tuple[Party, str], bool] = {}
         self._generation = 0
+        self._busy_until_ms = 0.0
 
     # --- connections -----------------------------------------------------------------------
 
@@ -189,6 +193,10 @@ class VirtualBroker:
         if weather.loss and draw() < weather.loss:
             return True
         at_ms = self._schedule.now_ms + self._delay_ms()
+        if weather.message_ms:
+            self._busy_until_ms = max(self._busy_until_ms, self._schedule.now_ms)
+            self._busy_until_ms += weather.message_ms
+            at_ms += self._busy_until_ms - self._schedule.now_ms
         if self.links:
             link = self.links.get((sender.party, sender.identity))
             if link is not None:

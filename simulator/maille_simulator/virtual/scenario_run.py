@@ -14,6 +14,7 @@ from maille_simulator.scenario.values import (
     Happening,
     LinkQuality,
     NodeGroup,
+    NodeKindName,
     Scenario,
 )
 from maille_simulator.virtual.broker import PartyLink, Weather
@@ -41,8 +42,10 @@ class MachineProfile:
     overhead_ms: float = 0.1
     """A run beside the model's own time, on the node."""
     run_ms: dict[str, float] = field(default_factory=dict)
-    """By model, where it was measured; else as the scenario says."""
+    """By model, on PC nodes, where it was measured; else as the scenario says."""
     coordinator_round_ms: float = 0.1
+    message_ms: float = 0.0
+    """What the mesh's processes on this machine take for one message, one after the other."""
 
 
 def run_virtually(scenario: Scenario, profile: MachineProfile | None = None) -> RunRecord:
@@ -121,7 +124,11 @@ def plan_of(scenario: Scenario, profile: MachineProfile) -> RunPlan:
             flags=TaskFlag.AT_MOST_ONCE if load.at_most_once else 0,
         )
         bursts.append(Burst(arrival.at_s * 1000, CLIENT, settings, tuple(tasks)))
-    weather = Weather(profile.hop_ms, profile.hop_ms + profile.hop_spread_ms)
+    weather = Weather(
+        profile.hop_ms,
+        profile.hop_ms + profile.hop_spread_ms,
+        message_ms=profile.message_ms,
+    )
     end_ms = scenario.duration_s * 1000
     return RunPlan(
         scenario.seed,
@@ -133,9 +140,9 @@ def plan_of(scenario: Scenario, profile: MachineProfile) -> RunPlan:
         tuple(
             VirtualModel(
                 model.name,
-                profile.run_ms.get(model.name, model.run_ms),
+                model.run_ms,
                 model.load_ms,
-                spread=0.05,
+                spread=0.0,
             )
             for model in scenario.models
         ),
@@ -162,6 +169,7 @@ def _machine(group: NodeGroup, profile: MachineProfile) -> NodeProfile:
         max_batch=64,
         speed=group.speed,
         overhead_ms=profile.overhead_ms,
+        measured_run_ms=tuple(profile.run_ms.items()) if group.kind is NodeKindName.PC else (),
     )
 
 
