@@ -19,6 +19,7 @@ from maille.flashing.settings import (
     Wifi,
     changed,
     encoded,
+    gateway_settings,
     merged,
     new_settings,
     parse_settings,
@@ -358,3 +359,22 @@ def test_what_esptool_says_last_is_told(tmp_path: Path) -> None:
         firmware.run_esptool(
             BOARDS["esp32"], str(tmp_path / "ttyNone"), ["chip-id"], lambda _: None
         )
+
+
+def test_settings_of_a_board_without_a_network() -> None:
+    made = gateway_settings(node="pico", name="sill")
+    assert made == {"node": "pico", "name": "sill", "serial": "usb"}
+    assert changed(made, ["name=attic"])["name"] == "attic"
+    assert changed(made, ['serial={"uart": 0}'])["serial"] == {"uart": 0}
+    # Neither broker nor Wi-Fi nor a word of serial: the board speaks serial by itself.
+    assert changed({"node": "pico"}, ["name=attic"])["name"] == "attic"
+    for wrong in ("serial=wifi", 'serial={"tx": 1}'):
+        with pytest.raises(SettingsError, match="serial is"):
+            changed(made, [wrong])
+    with pytest.raises(SettingsError, match="cannot be a node's id"):
+        gateway_settings(node="Pico", name="sill")
+    # A board that is given a broker does not go on speaking with a gateway; its sensors stay.
+    old = {**made, "sensors": {"a": {"kind": "temperature"}}}
+    new = merged(old, {"node": "w", "broker": "mqtt://192.0.2.1:1883"})
+    assert "serial" not in new
+    assert new["sensors"] == old["sensors"]

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,32 @@ def test_a_board_is_flashed_joins_and_is_changed(mesh: RealMesh, tmp_path: Path)
         eventually(lambda: _state(mesh) == "ready", "back after the update", 30)
 
 
+def test_a_pico_takes_two_commands(mesh: RealMesh, tmp_path: Path) -> None:
+    folder = tmp_path / "pico"
+    folder.mkdir()
+    with MicroPythonOnSerial(folder) as board:
+        done = maille(mesh, "flash", "pico", "--port", board.port, "--json", timeout_s=90)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert document["node"] is None
+        assert document["joined_after_s"] > 0
+        assert json.loads((folder / "maille.json").read_text())["serial"] == "usb"
+        gateway = ("gateway", "--url", mesh.http_url, "--port", board.port, "--id", "gw", "--json")
+        mesh.launch("gateway", *gateway)
+        eventually(lambda: [_state(mesh)] == ["ready"] if _nodes(mesh) else False, "it joins", 30)
+        assert str(_node(mesh)["name"]).startswith("pico-")
+        # The board is at work; once the gateway has left, its settings can be changed as any.
+        mesh.signal("gateway", signal.SIGTERM)
+        shown = maille(mesh, "board", "config", "--port", board.port, "name=attic", "--json")
+        assert json.loads(shown.stdout)["name"] == "attic", shown.stderr
+        mesh.launch("gateway", *gateway)
+        eventually(
+            lambda: any(str(node["name"]).startswith("attic-") for node in _nodes(mesh)),
+            "the new name in the mesh",
+            30,
+        )
+
+
 def test_a_mesh_on_loopback_is_no_place_for_a_board(mesh: RealMesh, tmp_path: Path) -> None:
     with MicroPythonOnSerial(tmp_path, answers=False) as board:
         text = refused(mesh, "flash", "esp32", "--port", board.port, code=2)
@@ -82,9 +109,13 @@ def test_a_silent_board_names_where_micropython_is(mesh: RealMesh, tmp_path: Pat
     assert "RPI_PICO_W" in text
 
 
-def _node(mesh: RealMesh) -> dict[str, object]:
+def _nodes(mesh: RealMesh) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(maille(mesh, "nodes", "--json").stdout)
-    return found[0]
+    return found
+
+
+def _node(mesh: RealMesh) -> dict[str, object]:
+    return _nodes(mesh)[0]
 
 
 def _title(mesh: RealMesh) -> object:

@@ -1,10 +1,11 @@
 """`maille flash`: a board on a cable becomes a node of the mesh."""
 
+import contextlib
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -28,11 +29,17 @@ from maille.flashing.arduino import make_firmware, target_of, write_arduino
 from maille.flashing.boards import BOARDS, BoardKind, Writer, board_kind
 from maille.flashing.errors import BoardNotFound, BoardSilent
 from maille.flashing.firmware import check_firmware, write_firmware
-from maille.flashing.install import START_TIMEOUT_S, install, start_and_wait
+from maille.flashing.install import (
+    START_TIMEOUT_S,
+    Installed,
+    install,
+    start_and_hear,
+    start_and_wait,
+)
 from maille.flashing.library import library_folder
 from maille.flashing.ports import choose_port, list_ports
 from maille.flashing.replink import BoardRepl
-from maille.flashing.settings import Wifi, new_settings
+from maille.flashing.settings import Wifi, gateway_settings, new_settings
 from maille.mesh import Mesh
 from maille_broker import Endpoint, is_loopback
 
@@ -96,6 +103,13 @@ def flash(
         Path | None,
         typer.Option(help="Arduino: a sketch of your own; else the one that runs a model."),
     ] = None,
+    serial: Annotated[
+        bool,
+        typer.Option(
+            "--serial",
+            help="No network: a gateway on this computer speaks for it, as for a pico anyway.",
+        ),
+    ] = False,
     library: LibraryOption = None,
     wait_s: Annotated[
         float, typer.Option(help="How long to wait for it in the mesh; 0 does not wait.", min=0)
@@ -119,6 +133,17 @@ def flash(
     folder = library_folder(library)
     if firmware is not None:
         check_firmware(firmware, board)
+    if serial or not board.has_wifi:
+        identity = node or board.name
+        settings = gateway_settings(node=identity, name=name or identity)
+        with _installed(board, port, firmware, folder, settings, show, erase=erase) as (repl, done):
+            took_s = None
+            if wait_s > 0:
+                took_s = start_and_hear(repl, timeout_s=wait_s)
+            else:
+                repl.restart()
+            _tell(board, repl, done, show, took_s, node=None, as_json=as_json)
+        return
     with connected(context, url, mesh, key_file) as opened:
         endpoint = _endpoint(opened, broker, find_key(context, key_file))
         secret = _wifi(board, wifi, endpoint)
@@ -131,21 +156,7 @@ def flash(
             wifi=secret,
             loopback_allowed=broker is not None,
         )
-        if firmware is not None:
-            place = None if board.writer is Writer.UF2 else choose_port(port, board, list_ports())
-            with show.bar(f"MicroPython onto the {board.title}") as advance:
-                write_firmware(
-                    firmware, board, place, erase=erase, on_progress=advance, on_wait=show.say
-                )
-        with _opened(board, port, firmware) as repl:
-            with show.bar("library and settings") as advance:
-                show.advance = advance
-                done = install(repl, folder, settings, show)
-            version = ".".join(str(part) for part in done.interpreter.version)
-            show.say(
-                f"{done.interpreter.machine}, MicroPython {version}: {done.written} files written, "
-                f"{done.unchanged} as they were ({done.size_bytes / 1024:.0f} KiB)"
-            )
+        with _installed(board, port, firmware, folder, settings, show, erase=erase) as (repl, done):
             took_s = None
             if wait_s > 0:
                 show.say(f"waiting for {identity} in mesh {opened.description.mesh!r}")
@@ -154,23 +165,70 @@ def flash(
                 )
             else:
                 repl.restart()
+            _tell(board, repl, done, show, took_s, node=identity, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _installed(
+    board: BoardKind,
+    port: str | None,
+    firmware: Path | None,
+    folder: Path,
+    settings: dict[str, object],
+    show: "Shown",
+    *,
+    erase: bool,
+) -> Iterator[tuple[BoardRepl, Installed]]:
+    """The board with everything on it, its program not started yet."""
+    if firmware is not None:
+        place = None if board.writer is Writer.UF2 else choose_port(port, board, list_ports())
+        with show.bar(f"MicroPython onto the {board.title}") as advance:
+            write_firmware(
+                firmware, board, place, erase=erase, on_progress=advance, on_wait=show.say
+            )
+    with _opened(board, port, firmware) as repl:
+        with show.bar("library and settings") as advance:
+            show.advance = advance
+            done = install(repl, folder, settings, show)
+        version = ".".join(str(part) for part in done.interpreter.version)
+        show.say(
+            f"{done.interpreter.machine}, MicroPython {version}: {done.written} files written, "
+            f"{done.unchanged} as they were ({done.size_bytes / 1024:.0f} KiB)"
+        )
+        yield repl, done
+
+
+def _tell(
+    board: BoardKind,
+    repl: BoardRepl,
+    done: Installed,
+    show: "Shown",
+    took_s: float | None,
+    *,
+    node: str | None,
+    as_json: bool,
+) -> None:
+    """How it ended; `node` is None for a board that a gateway speaks for, which gives it an id."""
     if as_json:
         output.print_json(
             {
-                "node": identity,
+                "node": node,
                 "board": board.name,
                 "port": repl.port,
-                "micropython": version,
+                "micropython": ".".join(str(part) for part in done.interpreter.version),
                 "machine": done.interpreter.machine,
                 "files_written": done.written,
                 "library_bytes": done.size_bytes,
                 "joined_after_s": took_s,
             }
         )
-    elif took_s is not None:
+    elif node is None:
         show.say(
-            f"[green]{identity} has joined[/] after {took_s:.1f} s. See it with `maille nodes`."
+            f"[green]The {board.title} is written.[/] It joins the mesh through a gateway on the "
+            "computer that it hangs on: maille gateway"
         )
+    elif took_s is not None:
+        show.say(f"[green]{node} has joined[/] after {took_s:.1f} s. See it with `maille nodes`.")
 
 
 def _flash_arduino(

@@ -68,6 +68,14 @@ BOARDS: dict[str, BoardKind] = {
             (_RASPBERRY_PI, _MICROPYTHON),
             "https://micropython.org/download/RPI_PICO_W/",
         ),
+        BoardKind(
+            "pico",
+            "Raspberry Pi Pico",
+            Writer.UF2,
+            (_RASPBERRY_PI, _MICROPYTHON),
+            "https://micropython.org/download/RPI_PICO/",
+            has_wifi=False,
+        ),
         *(
             BoardKind(
                 name,

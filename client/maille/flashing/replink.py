@@ -242,6 +242,21 @@ class BoardRepl:
         """Lines that the board prints, until `stop` says so; "" where it was quiet for a while."""
         yield from follow_lines(self._transport.serial, stop=stop, quiet_s=quiet_s, port=self.port)
 
+    def heard(self, quiet_s: float = 0.2) -> bytes:
+        """What the board says, in whatever form; empty where it was quiet for a while.
+
+        Raises:
+            BoardSilent: the port is gone.
+        """
+        serial = self._transport.serial
+        serial.timeout = quiet_s
+        try:
+            return bytes(serial.read(max(1, serial.in_waiting)))
+        except self._errors as error:
+            raise BoardSilent(
+                f"The port {self.port} is gone ({error}). Plug the board in again."
+            ) from error
+
     def _digest(self, path: str) -> str:
         return self.run(f"print(_h({path!r}))").strip()
 

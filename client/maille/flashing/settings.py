@@ -68,9 +68,26 @@ def new_settings(
     return made
 
 
+def gateway_settings(*, node: str, name: str) -> dict[str, object]:
+    """Settings for a board that a gateway speaks for, over the port that it is flashed through.
+
+    Raises:
+        SettingsError: an id that is none.
+    """
+    if not _IDENTITY.fullmatch(node):
+        raise SettingsError(
+            f"{node!r} cannot be a node's id: use a-z, 0-9 and inner hyphens, 1 to 32 characters."
+        )
+    return {"node": node, "name": name, "serial": "usb"}
+
+
 def merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
-    """New settings over old ones; what only the old ones have (sensors, Wi-Fi) stays."""
-    return {**old, **new}
+    """New settings over old ones; what only the old ones have (sensors, Wi-Fi) stays.
+
+    But a board that is given a broker does not go on speaking with a gateway.
+    """
+    kept = {key: value for key, value in old.items() if key != "serial" or "broker" not in new}
+    return {**kept, **new}
 
 
 def changed(settings: Mapping[str, object], assignments: list[str]) -> dict[str, object]:
@@ -136,15 +153,26 @@ def checked(settings: dict[str, object]) -> dict[str, object]:
         raise SettingsError(
             f"node is {node!r}: it must be an id of a-z, 0-9 and inner hyphens, 1 to 32 characters."
         )
-    broker = settings.get("broker")
-    try:
-        parse_url(str(broker))
-    except BrokerConfigError as error:
-        raise SettingsError(f"broker: {error}") from error
+    _check_connection(settings)
     for name in ("wifi", "sensors"):
         if not isinstance(settings.get(name, {}), dict):
             raise SettingsError(f"{name} must have parts, for instance {name}.ssid=attic.")
     return settings
+
+
+def _check_connection(settings: Mapping[str, object]) -> None:
+    serial = settings.get("serial")
+    uart = serial.get("uart") if isinstance(serial, dict) else None
+    if serial is not None and serial != "usb" and type(uart) is not int:
+        raise SettingsError(
+            f"serial is {serial!r}: it must be usb, or have parts, for instance serial.uart=0."
+        )
+    if serial is not None or not ("broker" in settings or "wifi" in settings):
+        return
+    try:
+        parse_url(str(settings.get("broker")))
+    except BrokerConfigError as error:
+        raise SettingsError(f"broker: {error}") from error
 
 
 def parse_settings(content: bytes) -> dict[str, object]:
