@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from maille_node.language.pages import forget_pages
+from maille_node.language.pages import forget_pages, join_pages
 from maille_node.language.slice_errors import ActivationRefused, SliceUnusable
 
 __all__ = ["KeyValueCache", "SliceInfo", "Stage", "Unchecked"]
@@ -229,6 +229,7 @@ class Stage:
                 "update onnxruntime on this node"
             ) from error
         forget_pages(path)
+        join_pages()
 
     @classmethod
     def open(cls, path: Path, *, threads: int = 1) -> Self:
