@@ -79,6 +79,13 @@ def random_case(
     return model, inputs
 
 
+def depthwise_case(seed: int, window: Window) -> tuple[Model, list[Array]]:
+    """A depthwise convolution with this window and one input."""
+    draw = _Draw(np.random.default_rng(seed), Sizes())
+    model = single_layer_model(draw.depthwise(window))
+    return model, [draw.values(tensor) for tensor in model.inputs]
+
+
 def single_layer_model(layer: Layer) -> Model:
     """A model of this layer alone with one self-test on zeros."""
     reads = tuple(dict.fromkeys(layer.reads()))
@@ -244,10 +251,11 @@ class _Draw:
         pad_value = self.integer(0, 255)
         return Conv2d(source, target, flags, window, pad_value, requantisation, weights.tobytes())
 
-    def depthwise(self) -> DepthwiseConv2d:
-        channels = self.small(8)
-        copies = 1 if self.random.random() < 0.7 else self.small(3)
-        window = self.window(channels, channels * copies, depthwise=True)
+    def depthwise(self, window: Window | None = None) -> DepthwiseConv2d:
+        if window is None:
+            channels = self.small(8)
+            copies = 1 if self.random.random() < 0.7 else self.small(3)
+            window = self.window(channels, channels * copies, depthwise=True)
         weights = self.weights(window.output_channels, window.kernel_height * window.kernel_width)
         above, below = _weight_sums(weights)
         requantisation = self.requantisation(_spread(above, below))

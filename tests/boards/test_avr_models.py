@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from avr_support import FIRMWARE, needs_avr
-from random_layers import random_cases
+from random_layers import depthwise_case, random_cases
 from real_models import REAL_MODELS, converted
 from test_arduino_model import run as run_on_host
 
 from maille_node.firmware import avr
 from maille_node.firmware.targets import MEGA, UNO, AvrTarget
 from maille_protocol.tensors import Array
-from maille_protocol.tiny import LayerKind, Model, encode_model, run
+from maille_protocol.tiny import LayerKind, Model, Window, encode_model, run
 from maille_simulator.boards.avr import AvrBoard
 
 pytestmark = needs_avr
@@ -92,12 +92,38 @@ def _compare(machines: dict[str, Machine], count: int, seed: int) -> dict[LayerK
         for name, machine in machines.items():
             given = machine.run(model, document, arrays)
             assert given == wanted, f"{name}, case {index}: {model.layers[0]}"
-        if len(document) <= UNO.eeprom_bytes and index % 10 == 0:
+        if len(document) <= UNO.eeprom_bytes and index % 7 == 0:
             given = machines["tuned"].run(model, document, arrays, EEPROM)
             assert given == wanted, f"EEPROM, case {index}"
         kind = model.layers[0].KIND
         seen[kind] = seen.get(kind, 0) + 1
     return seen
+
+
+# Tiles of the AVR kernel: more columns, more rows than one holds, strides, windows beyond the edges,
+# several outputs of a channel, too many weights for it.
+TILED = (
+    Window(5, 40, 2, 5, 40, 2, 3, 3, 1, 1, 1, 1),
+    Window(20, 6, 3, 20, 6, 3, 3, 3, 1, 1, 1, 1),
+    Window(11, 21, 1, 6, 11, 3, 3, 3, 2, 2, 2, 2),
+    Window(9, 30, 1, 9, 30, 2, 5, 5, 1, 1, 2, 2),
+    Window(1, 250, 2, 1, 250, 2, 1, 9, 1, 1, 0, 4),
+    Window(4, 60, 2, 2, 3, 2, 3, 3, 3, 29, 0, 1),
+    Window(10, 10, 2, 3, 3, 4, 8, 8, 4, 4, 7, 7),
+    Window(9, 9, 1, 1, 1, 1, 9, 9, 1, 1, 0, 0),
+)
+
+
+@pytest.mark.timeout(60)
+def test_depthwise_convolutions_of_many_tiles(machines: dict[str, Machine]) -> None:
+    for window in TILED:
+        for seed in range(6):
+            model, inputs = depthwise_case(seed, window)
+            document = encode_model(model)
+            wanted = b"".join(octets(output) for output in run(model, inputs))
+            for memory in (FLASH, EEPROM) if len(document) <= UNO.eeprom_bytes else (FLASH,):
+                given = machines["tuned"].run(model, document, inputs, memory)
+                assert given == wanted, f"{window}, seed {seed}, memory {memory}"
 
 
 @pytest.mark.timeout(300)

@@ -247,6 +247,7 @@ class FakeCoordinator:
         *,
         remaining_ms: int = 60_000,
         epoch: int | None = None,
+        flags: int = 0,
     ) -> list[bytes]:
         ids = [secrets.token_bytes(16) for _ in contents]
         self.send(
@@ -254,7 +255,7 @@ class FakeCoordinator:
             Offers(
                 model,
                 tuple(
-                    Offer(task_id, 1, remaining_ms, 0, content)
+                    Offer(task_id, 1, remaining_ms, flags, content)
                     for task_id, content in zip(ids, contents, strict=True)
                 ),
             ),

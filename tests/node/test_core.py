@@ -337,6 +337,21 @@ def test_a_copy_of_a_refused_at_most_once_offer_runs_nothing() -> None:
     assert driver.core.held_count == 1
 
 
+def test_a_run_that_was_refused_has_not_run() -> None:
+    """Only then may an at-most-once task go elsewhere; a task's own fault is nobody's refusal."""
+    driver = Driver()
+    driver.up()
+    for number, code, status in (
+        (1, ErrorCode.BUSY, ResultStatus.REFUSED),
+        (2, ErrorCode.INPUT_SHAPE, ResultStatus.FAILED),
+    ):
+        batch = running(driver, number)
+        [item] = batch.items
+        end = events.RunEnd(item.task_id, code, b"", 0, refused=True)
+        driver.give(events.BatchEnded(batch.batch, (end,), joinable=False))
+        assert [(result.status, result.code) for result in driver.results()] == [(status, code)]
+
+
 def test_memory_ends_some_time_after_the_deadline() -> None:
     driver = Driver()
     driver.up()

@@ -47,6 +47,7 @@ from maille_protocol import (
     Readings,
     ResultStatus,
     SenseOrder,
+    TaskFlag,
     topics,
 )
 from maille_protocol.codes import ModelCommand, ModelState, SenseCommand, SenseMode
@@ -240,6 +241,44 @@ async def test_a_task_survives_a_broken_session_and_a_reset_is_a_new_boot(
             # The broker itself tells of the old start's end.
             lost = [status for _, status in world.mesh.statuses if status.state is NodeState.LOST]
             assert len(lost) == 1
+
+
+@in_loop
+async def test_an_at_most_once_task_that_a_board_refuses_may_go_elsewhere(
+    broker: Endpoint, tmp_path: Path
+) -> None:
+    with plugged(Plan(built_in=(MODEL,), refusals=1)) as [board]:
+        async with gateway(broker, tmp_path, board.path) as world:
+            await world.mesh.ready()
+            tasks = world.mesh.offer(tiny(), [INPUTS], flags=TaskFlag.AT_MOST_ONCE)
+            [result] = await world.mesh.answers(tasks)
+            # REFUSED says to the coordinator that it did not run.
+            assert (result.status, result.code) == (ResultStatus.REFUSED, ErrorCode.BUSY)
+            tasks = world.mesh.offer(tiny(), [INPUTS], flags=TaskFlag.AT_MOST_ONCE)
+            [result] = await world.mesh.answers(tasks)
+            assert result.status is ResultStatus.DONE
+
+
+@in_loop
+async def test_an_at_most_once_task_is_not_repeated_after_a_broken_session(
+    broker: Endpoint, tmp_path: Path
+) -> None:
+    with plugged(Plan(built_in=(MODEL,), answers=False)) as [board]:
+        async with gateway(broker, tmp_path, board.path) as world:
+            await world.mesh.ready()
+            [task] = world.mesh.offer(tiny(), [INPUTS], flags=TaskFlag.AT_MOST_ONCE)
+            await world.mesh.until(lambda: len(board.offers) == 1)
+            board.hushed = True
+            await asyncio.sleep(0.7)
+            board.plan.answers = True
+            board.hushed = False
+            [result] = await world.mesh.answers([task])
+            # Not refused: it may have run, and the coordinator must not try again.
+            assert (result.status, result.code) == (ResultStatus.FAILED, ErrorCode.NODE_ERROR)
+            assert isinstance(result.content, bytes)
+            assert b"the line to the board broke" in result.content
+            assert (await world.result(tiny()))[0] is ResultStatus.DONE
+            assert len(board.offers) == 2
 
 
 @in_loop
@@ -442,6 +481,31 @@ async def test_strangers_on_the_ports(
     finally:
         for line in (modem, silent, endless):
             line.close()
+
+
+@in_loop
+async def test_a_board_that_lies_about_its_window(
+    broker: Endpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says 255 and holds 40 bytes: its frames are cut until they fit, and the message says why."""
+    liar = Plan(identity=b"\2" * 8, window_bytes=255, ring_bytes=40)
+    with plugged(Plan(built_in=(MODEL,)), liar) as [good, lying]:
+        node = "uno-02020202"
+        async with gateway(broker, tmp_path, good.path, lying.path, node=node) as world:
+            await world.mesh.until(lambda: world.state(lying.path) == "online")
+            world.mesh.send(topics.NODE_MODEL, ModelOrder(ModelCommand.DEPLOY, tiny(), 5))
+            await world.until_more(ModelReport, 0)
+            world.mesh.send(topics.NODE_CHUNK, Chunk(tiny().sha256, 0, MODEL))
+            await world.mesh.until(lambda: lying.eeprom == {0: MODEL})
+            assert (await world.result(tiny()))[0] is ResultStatus.DONE
+            port = next(s for s in world.service.status() if s.path == lying.path)
+            assert port.window_bytes < 255
+            assert world.state(good.path) == "online"
+    notes = [record.getMessage() for record in caplog.records if "as if it held" in record.message]
+    assert notes
+    assert all(note.startswith(lying.path) for note in notes), notes
+    assert "a receive buffer of 255 bytes" in notes[0]
+    assert "correct the window in the sketch" in notes[0]
 
 
 @in_loop

@@ -93,6 +93,11 @@ class NodeCore:
         held = self._tasks.held.get(task_id)
         return 0 if held is None else max(0, round(held.deadline_ms - now_ms))
 
+    def is_at_most_once(self, task_id: bytes) -> bool:
+        """Whether a held task must never run twice."""
+        held = self._tasks.held.get(task_id)
+        return held is not None and held.at_most_once
+
     def set_board(self, state: BoardState) -> None:
         """What the node's board has from now on; said with every birth."""
         self._voice.board = state

@@ -95,6 +95,8 @@ class RunEnd:
     content: bytes
     run_us: int
     """Of a joined run: its share."""
+    refused: bool = False
+    """The task certainly did not run."""
 
 
 @dataclass(frozen=True, slots=True)

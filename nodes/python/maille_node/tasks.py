@@ -135,6 +135,7 @@ class NodeTasks:
             now_ms,
             now_ms + offer.remaining_ms,
             Stage.QUEUED,
+            at_most_once=bool(offer.flags & TaskFlag.AT_MOST_ONCE),
         )
         self.held[offer.task_id] = held
         self._memory.forget(offer.task_id)
@@ -282,7 +283,9 @@ class NodeTasks:
             held.run_us = end.run_us
             if end.code is not ErrorCode.NONE:
                 text = end.content[:MAX_TEXT_CHARACTERS]
-                self._end(held, ResultStatus.FAILED, end.code, text, now_ms)
+                refused = end.refused and end.code.retryable
+                status = ResultStatus.REFUSED if refused else ResultStatus.FAILED
+                self._end(held, status, end.code, text, now_ms)
                 continue
             self._voice.has_run(end.run_us)
             if len(end.content) > MAX_INLINE_CONTENT_BYTES:

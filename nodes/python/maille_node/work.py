@@ -42,6 +42,7 @@ class Held:
     accepted_ms: float
     deadline_ms: float
     stage: Stage
+    at_most_once: bool = False
     started_ms: float = 0.0
     run_us: int = 0
     batch: int = 0

@@ -50,6 +50,7 @@ _NO_HELLO = Hello(0, 0, MIN_WINDOW_BYTES, MIN_WINDOW_BYTES, b"", 0)
 _FIRST_PROBE_MS = (20.0, 200.0)
 _NAK_SPACING_MS = 15
 _LOSSES_BEFORE_SHRINKING = 4
+_FRUITLESS_SESSIONS = 2
 _QUALITY_FRAMES = 64
 _QUALITY_BAD = 8
 _FAILURES_OF_A_RATE = 3
@@ -101,6 +102,10 @@ class HostLink:
         self.round_trip_ms = 0.0
         """Smoothed; 0: not measured yet."""
         self.window_bytes = MIN_WINDOW_BYTES
+        self._found_out: tuple[int, int] = (0, 0)
+        """Boot and window of a board that holds less than it says: a new session must not forget it."""
+        self._fruitless_sessions = 0
+        """With this board, one after the other: it left each while nothing of ours arrived."""
         self._schema = schema
         self._random32 = random32
         self._highest_rate = highest_rate
@@ -288,7 +293,8 @@ class HostLink:
                 self._actions.append(events.Unfit(hello, problem))
             return
         self._unfit_boot = 0
-        self.window_bytes = hello.window_bytes
+        boot, window_bytes = self._found_out
+        self.window_bytes = window_bytes if boot == hello.boot else hello.window_bytes
         self._session = self._session % 255 + 1
         self._nonce = self._random32()
         # Before OPEN is answered too, no frame may carry a number of the session before.
@@ -339,6 +345,7 @@ class HostLink:
             self.counters.messages_sent += 1
             self._actions.append(events.Delivered(token))
         if len(self._sender.under_way) < before:
+            self._fruitless_sessions = 0
             self._probe_wait_ms = self._first_probe_ms()
             self._probe_at_ms = now_ms + self._probe_wait_ms if self._sender.under_way else None
 
@@ -358,11 +365,12 @@ class HostLink:
             self._actions.append(
                 events.Note(
                     f"frames do not arrive although the board tells of a receive buffer of "
-                    f"{self.window_bytes} bytes: going on as if it held {smaller}. If this happens "
+                    f"{self._hello.window_bytes} bytes: going on as if it held {smaller}. If this happens "
                     f"often, correct the window in the sketch or use a shorter cable"
                 )
             )
             self.window_bytes = smaller
+            self._found_out = (self._hello.boot, smaller)
             self._sender.recut(self._payload_limit())
 
     # --- time ------------------------------------------------------------------------------------
@@ -402,6 +410,7 @@ class HostLink:
 
     def _end(self, reason: CloseReason, now_ms: float) -> None:
         if self.phase is Phase.OPEN:
+            self._look_back(reason)
             lost = self._sender.abandon()
             self.counters.messages_lost += len(lost)
             self._actions += lost
@@ -410,6 +419,14 @@ class HostLink:
             if self.rate != 0:
                 self._set_rate(0)
         self._seek(now_ms)
+
+    def _look_back(self, reason: CloseReason) -> None:
+        """A receive buffer too small for our frames can look to the board like another speed."""
+        if reason is CloseReason.BOARD_LEFT and self._sender.under_way:
+            self._fruitless_sessions += 1
+            if self._fruitless_sessions >= _FRUITLESS_SESSIONS:
+                self._fruitless_sessions = 0
+                self._shrink_window()
 
     def _seek(self, now_ms: float) -> None:
         self.phase = Phase.SEEKING

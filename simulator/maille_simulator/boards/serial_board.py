@@ -35,6 +35,8 @@ class Plan:
     name: str = "uno"
     identity: bytes = b"\x01\x02\x03\x04\x05\x06\x07\x08"
     window_bytes: int = 63
+    ring_bytes: int | None = None
+    """What its receive buffer really holds, where it lies about its window."""
     max_message_bytes: int = 200
     schema: bytes = board.SCHEMA
     rates: int = 7
@@ -45,6 +47,8 @@ class Plan:
     """How long a task takes; nothing is read meanwhile."""
     answers: bool = True
     """False: it takes tasks and never ends them."""
+    refusals: int = 0
+    """So many tasks it refuses as BUSY before it takes one."""
     sensors: tuple[str, ...] = ("a0",)
 
 
@@ -127,7 +131,8 @@ class SerialBoard:
         except OSError:
             return
         if not self.hushed:
-            self._pending += data
+            ring = self.plan.ring_bytes
+            self._pending += data if ring is None else data[: max(0, ring - len(self._pending))]
             self._take()
 
     def _take(self) -> None:
@@ -208,6 +213,11 @@ class SerialBoard:
         match board.decode_board_message(data):
             case board.OfferTask() as offer:
                 self.offers.append(offer.task)
+                if self.plan.refusals:
+                    self.plan.refusals -= 1
+                    refused = ResultStatus.REFUSED
+                    self.say(board.TaskResult(offer.task, refused, ErrorCode.BUSY, 0, ()))
+                    return
                 self._busy_until_s = time.monotonic() + self.plan.run_s
                 if self.plan.answers:
                     self._later.append((self._busy_until_s, lambda: self._run(offer)))

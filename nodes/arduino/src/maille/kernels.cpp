@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "kernels_depthwise.h"
 #include "kernels_plain.h"
 
 #if defined(__AVR__) && !defined(MAILLE_PLAIN_KERNELS)
@@ -64,12 +65,75 @@ static_assert(offsetof(DenseJob, correction) == 12 && offsetof(DenseJob, high) =
 
 uint32_t sum(const uint8_t *x, uint16_t count) { return maille_sum(x, count); }
 
+// Bytes of stack through which weights and records in an EEPROM go: a kernel that waits for each byte of one
+// would take ten times as long.
+constexpr uint8_t EEPROM_BUFFER_BYTES = 128;
+
+// Rows of weights whose sums are kept at a time.
+static uint8_t rows_at_once(uint16_t left, bool wide) {
+  const uint8_t batch = wide ? BATCH_ROWS_32 : BATCH_ROWS_24;
+  return left < batch ? static_cast<uint8_t>(left) : batch;
+}
+
+// The sum of one row that is longer than the buffer, in pieces.
+static void accumulate_long_row(DenseJob &job, maille_kernel accumulate, uint8_t *buffer) {
+  const uint8_t *weights = job.weights, *x = job.x;
+  const uint16_t inputs = job.inputs;
+  uint32_t total = 0;
+  uint16_t left = inputs;
+  job.weights = buffer;
+  while (left != 0) {
+    job.inputs = left < EEPROM_BUFFER_BYTES ? left : EEPROM_BUFFER_BYTES;
+    eeprom_read_block(buffer, weights, job.inputs);
+    accumulate(&job);
+    uint32_t part;
+    memcpy(&part, job.sums, sizeof part);  // of 24-bit sums the fourth byte is of no meaning, here and below
+    total += part;
+    weights += job.inputs;
+    job.x += job.inputs;
+    left -= job.inputs;
+  }
+  memcpy(job.sums, &total, sizeof total);
+  job.x = x;
+  job.inputs = inputs;
+}
+
+__attribute__((noinline)) static void dense_from_eeprom(DenseJob &job, bool wide) {
+  const maille_kernel accumulate = wide ? maille_accumulate_ram32 : maille_accumulate_ram24;
+  const maille_kernel finish = wide ? maille_finish_ram32 : maille_finish_ram24;
+  uint8_t buffer[EEPROM_BUFFER_BYTES];
+  const uint8_t *weights = job.weights, *records = job.channels;
+  const uint8_t fitting = static_cast<uint8_t>(EEPROM_BUFFER_BYTES / job.inputs);
+  uint16_t left = job.outputs;
+  while (left != 0) {
+    job.rows = rows_at_once(left, wide);
+    if (job.rows > EEPROM_BUFFER_BYTES / CHANNEL_BYTES) job.rows = EEPROM_BUFFER_BYTES / CHANNEL_BYTES;
+    if (job.rows > fitting) job.rows = fitting;
+    job.weights = weights;
+    if (job.rows == 0) {
+      job.rows = 1;
+      accumulate_long_row(job, accumulate, buffer);
+    } else {
+      eeprom_read_block(buffer, weights, static_cast<size_t>(job.rows) * job.inputs);
+      job.weights = buffer;
+      accumulate(&job);
+    }
+    const uint8_t record_bytes = static_cast<uint8_t>(job.rows * CHANNEL_BYTES);
+    eeprom_read_block(buffer, records, record_bytes);
+    job.channels = buffer;
+    finish(&job);
+    weights += static_cast<size_t>(job.rows) * job.inputs;
+    records += record_bytes;
+    left -= job.rows;
+  }
+}
+
 void dense(DenseJob &job, Memory memory, bool wide) {
+  job.correction = -static_cast<int32_t>(sum(job.x, job.inputs)) * WEIGHT_OFFSET;
   if (memory == Memory::EEPROM) {
-    dense_plain(EepromReader(), job);
+    dense_from_eeprom(job, wide);
     return;
   }
-  job.correction = -static_cast<int32_t>(sum(job.x, job.inputs)) * WEIGHT_OFFSET;
   maille_kernel accumulate = maille_accumulate_flash24;
   maille_kernel finish = maille_finish_flash24;
   if (memory == Memory::RAM) {
@@ -79,10 +143,9 @@ void dense(DenseJob &job, Memory memory, bool wide) {
     accumulate = maille_accumulate_flash32;
     finish = maille_finish_flash32;
   }
-  const uint8_t batch = wide ? BATCH_ROWS_32 : BATCH_ROWS_24;
   uint16_t left = job.outputs;
   for (;;) {
-    job.rows = left < batch ? static_cast<uint8_t>(left) : batch;
+    job.rows = rows_at_once(left, wide);
     accumulate(&job);
     finish(&job);
     left -= job.rows;
@@ -114,7 +177,7 @@ void convolution(const ConvolutionJob &job, Memory memory, bool wide) {
   const Window &window = job.window;
   const uint32_t row_bytes = static_cast<uint32_t>(window.kernel_height) * window.kernel_width *
                                window.input_channels;
-  if (memory == Memory::EEPROM || row_bytes > MAX_PATCH_BYTES) {
+  if (row_bytes > MAX_PATCH_BYTES) {
     convolution_plain(AnyReader{memory}, job);
     return;
   }
@@ -161,7 +224,14 @@ void convolution(const ConvolutionJob &job, Memory memory, bool wide) {
 
 #endif
 
-void depthwise_convolution(const ConvolutionJob &job, Memory memory) {
+void depthwise_convolution(const ConvolutionJob &job, Memory memory, bool wide) {
+#if MAILLE_AVR_KERNELS
+  if (!wide && depthwise_tiled(job, memory)) {
+    return;
+  }
+#else
+  (void)wide;
+#endif
   depthwise_plain(AnyReader{memory}, job);
 }
 

@@ -64,7 +64,7 @@ constexpr uint16_t MAX_PATCH_BYTES = 1024;
 // The tuned form moves the job's fields on: fill it in anew for each run.
 void dense(DenseJob &job, Memory memory, bool wide);
 void convolution(const ConvolutionJob &job, Memory memory, bool wide);
-void depthwise_convolution(const ConvolutionJob &job, Memory memory);
+void depthwise_convolution(const ConvolutionJob &job, Memory memory, bool wide);
 
 // The sum of `count` bytes.
 uint32_t sum(const uint8_t *x, uint16_t count);

@@ -12,7 +12,7 @@ void run_convolution(Cursor& cursor, const Place& place) {
 void run_depthwise(Cursor& cursor, const Place& place) {
   WindowedLayer layer;
   take_windowed(cursor, place, Windowed::DEPTHWISE, layer);
-  if (layer.job.y != nullptr) depthwise_convolution(layer.job, place.memory);
+  if (layer.job.y != nullptr) depthwise_convolution(layer.job, place.memory, layer.wide);
 }
 
 }  // namespace tiny

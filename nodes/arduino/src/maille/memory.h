@@ -4,6 +4,7 @@
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __AVR__
 #include <avr/eeprom.h>
@@ -51,6 +52,22 @@ inline uint8_t read_byte(Memory memory, const uint8_t *at) {
   (void)memory;
 #endif
   return *at;
+}
+
+inline void copy_bytes(Memory memory, uint8_t* to, const uint8_t* from, size_t count) {
+#ifdef __AVR__
+  if (memory == Memory::FLASH) {
+    memcpy_P(to, from, count);
+    return;
+  }
+  if (memory == Memory::EEPROM) {
+    eeprom_read_block(to, from, count);
+    return;
+  }
+#else
+  (void)memory;
+#endif
+  memcpy(to, from, count);
 }
 
 // Reads from whichever memory it is told: one copy of the code that uses it, some cycles a byte.

@@ -6,7 +6,7 @@ out with a board's messages what that one asks of a runtime.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from maille_node import events as node
 from maille_node.core import CoreSettings, NodeCore
@@ -49,6 +49,8 @@ class _Run:
     task_id: bytes
     sha256: bytes
     inputs: tuple[bytes, ...]
+    told: bool = False
+    """Whether the board may have begun with it."""
 
 
 class BoardCore:
@@ -273,7 +275,7 @@ class BoardCore:
             text = f"the inputs take {size_bytes} bytes on the line, the board {limit}"
             self._end(run.batch, run.task_id, ErrorCode.INPUT_TOO_LARGE, text.encode())
             return
-        self._runs[handle] = run
+        self._runs[handle] = replace(run, told=self._line_up)
         self._tell(message)
 
     def _abort(self, batch: int) -> None:
@@ -287,7 +289,7 @@ class BoardCore:
                 self._queue.append(node.BatchEnded(batch, (), joinable=False))
 
     def _end(self, batch: int, task_id: bytes, code: ErrorCode, content: bytes) -> None:
-        ends = (node.RunEnd(task_id, code, content, 0),)
+        ends = (node.RunEnd(task_id, code, content, 0, refused=True),)
         self._queue.append(node.BatchEnded(batch, ends, joinable=False))
 
     def _result(self, result: board.TaskResult) -> None:
@@ -306,7 +308,9 @@ class BoardCore:
         else:
             code = code or ErrorCode.NODE_ERROR
             content = content or f"the board answers {result.status.name}, {code.name}".encode()
-        end = node.RunEnd(run.task_id, code, content, result.run_us)
+        # Refused means that it did not run: it may go elsewhere, whatever its flags.
+        refused = result.status is ResultStatus.REFUSED
+        end = node.RunEnd(run.task_id, code, content, result.run_us, refused=refused)
         self._feed(node.BatchEnded(run.batch, (end,), joinable=False))
 
     # --- the board's side ------------------------------------------------------------------------
@@ -323,6 +327,10 @@ class BoardCore:
         for handle, run in runs.items():
             if handle in aborted:
                 self._feed(node.BatchEnded(run.batch, (), joinable=False))
+            elif run.told and self._node.is_at_most_once(run.task_id):
+                text = b"the line to the board broke while it had the task"
+                end = node.RunEnd(run.task_id, ErrorCode.NODE_ERROR, text, 0)
+                self._feed(node.BatchEnded(run.batch, (end,), joinable=False))
             else:
                 self._offer(run)
         self._senses.resume(self._slots())
