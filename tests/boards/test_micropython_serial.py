@@ -3,21 +3,38 @@
 import hashlib
 import json
 import sys
+import zlib
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from interpreter import LIBRARY, ROOT, last_words, run_on_board
+from board_models import classifier, random_input
+from interpreter import (
+    LIBRARY,
+    ROOT,
+    SCRIPTS,
+    last_words,
+    micropython,
+    micropython_32bit,
+    run_on_board,
+)
+from serial_host import SerialHost
 
+from maille.bench.board import compile_library
+from maille_protocol import ErrorCode, NodeKind, ResultStatus
+from maille_protocol.codes import ModelState, SenseMode
 from maille_protocol.serial import BoardLink, Hello, events
+from maille_protocol.serial import messages as board
 from maille_protocol.serial.messages import MESSAGE_CLASSES, SCHEMA
+from maille_protocol.tiny import encode_model, run
+from maille_simulator.boards.micropython_board import MicroPythonBoard
 
 sys.path.append(str(ROOT / "tests" / "protocol"))
 from serial_world import Faults, World  # type: ignore[import-not-found]
 from test_serial_twins import HELLO, STEPS, Scribbler  # type: ignore[import-not-found]
 
-HISTORIES = 300
+HISTORIES = 200
 SCRIBBLES = 30
 
 
@@ -123,7 +140,7 @@ def test_the_link_does_what_its_twin_does_in_every_history(tmp_path: Path) -> No
     trace.write_text("\n".join(lines) + "\n")
     said = run_on_board("serial.py", "traces", trace)
     assert not [line[:2000] for line in said if line.startswith("FAULT")]
-    assert int(last_words(said)["checks"]) == len(lines) // 2 > 30_000
+    assert int(last_words(said)["checks"]) == len(lines) // 2 > 20_000
 
 
 def test_every_vector_of_the_serial_link(tmp_path: Path) -> None:
@@ -148,3 +165,103 @@ def test_the_schema_is_that_of_the_description() -> None:
     source = (LIBRARY / "maille" / "serial_link.py").read_text("utf-8")
     assert 'SCHEMA = b"\\xae\\x1a\\x89\\x13"' in source
     assert SCHEMA == b"\xae\x1a\x89\x13"
+
+
+def test_a_board_does_what_a_gateway_says(tmp_path: Path) -> None:
+    model = classifier(1)
+    container = encode_model(model)
+    images = [random_input(model, seed) for seed in range(40)]
+    with MicroPythonBoard(tmp_path, {"node": "pico"}) as pico, SerialHost(pico.path) as host:
+        # No word of serial in its settings, and neither broker nor Wi-Fi: it speaks serial by itself.
+        info = host.joined()
+        assert (info.kind, info.name, info.models, info.sensors) == (
+            *(NodeKind.MICROPYTHON, "pico"),
+            *(0, 0),
+        )
+        assert host.run(1, bytes(4)).code is ErrorCode.MODEL_NOT_HELD
+        host.tell(board.Sense(7, 0, 0, 100, SenseMode.ALWAYS))
+        host.until(lambda: host.all(board.Refused))
+        assert host.all(board.Refused)[-1] == board.Refused(5, 7, ErrorCode.MODEL_NOT_HELD)
+        # Half of a model, then the power fails; it goes on where it was.
+        digest = hashlib.sha256(container).digest()
+        host.tell(board.Deploy(0, len(container), zlib.crc32(container), digest))
+        host.until(lambda: host.all(board.Want))
+        first = host.all(board.Want)[0]
+        host.tell(board.ModelChunk(0, 0, container[: first.length]))
+        host.until(lambda: len(host.all(board.Want)) >= 2)
+        pico.reset()
+        host.joined(sessions=2)
+        host.said.clear()
+        assert host.deployed(container).state is ModelState.READY
+        assert host.all(board.Want)[0].offset == first.length
+        # What arrives otherwise is not taken, and the old one stays.
+        other = encode_model(classifier(2))
+        failed = host.deployed(other, spoil=len(other) // 2)
+        assert (failed.state, failed.code) == (ModelState.FAILED, ErrorCode.ARTEFACT_CORRUPT)
+        assert host.deployed(bytes(10_000)).code is ErrorCode.MODEL_TOO_LARGE
+        for number, image in enumerate(images, start=10):
+            found = host.run(number, image.tobytes())
+            (wanted,) = run(model, [image])
+            assert (found.status, found.outputs) == (ResultStatus.DONE, (wanted.tobytes(),))
+        # What cannot be run says why.
+        assert host.run(100, images[0].tobytes()[1:]).code is ErrorCode.INPUT_SHAPE
+        assert host.run(101).code is ErrorCode.INPUT_SHAPE
+        host.tell_raw(b"\x82\x01\x61x")
+        host.until(lambda: host.all(board.Refused))
+        assert host.all(board.Refused)[-1] == board.Refused(1, 0, ErrorCode.INPUT_MALFORMED)
+        # Three at once are one too many; one of two is not wanted any more.
+        for task in (201, 202, 203):
+            host.tell(board.OfferTask(task, 0, 60_000, (images[0].tobytes(),)))
+        host.tell(board.CancelTask(202))
+        ends = [host.result(task) for task in (201, 202, 203)]
+        assert ends[0].status is ResultStatus.DONE
+        assert {end.status for end in ends[1:]} <= {
+            ResultStatus.DONE,
+            ResultStatus.CANCELLED,
+            ResultStatus.REFUSED,
+        }
+        # It measures itself again, forgets the model, and knows that after a reset.
+        host.said.clear()
+        host.tell(board.Calibrate())
+        host.until(lambda: host.all(board.Info))
+        assert host.all(board.Info)[0].models == 1
+        host.tell(board.Evict(0))
+        host.until(lambda: host.all(board.ModelStateReport))
+        assert host.all(board.ModelStateReport)[0].state is ModelState.GONE
+        host.said.clear()
+        pico.reset()
+        host.until(lambda: host.all(board.Info))
+        assert host.all(board.Info)[0].models == 0
+    assert "Traceback" not in pico.errors()
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "architecture", "heap"),
+    [(micropython(), "x64", "84k"), (micropython_32bit(), "x86", "52k")],
+    ids=["64-bit words", "32-bit words"],
+)
+def test_the_whole_node_from_memory_mapped_flash(
+    interpreter: str | None, architecture: str, heap: str, tmp_path: Path
+) -> None:
+    from mpremote.romfs import make_romfs  # noqa: PLC0415
+
+    if interpreter is None:
+        pytest.skip("scripts/micropython_32bit found none")
+    library = tmp_path / "library"
+    compile_library(library, architecture)
+    image = tmp_path / "image.romfs"
+    image.write_bytes(make_romfs(str(library), mpy_cross=None))
+    small = {"serial": "usb", "max_model_bytes": 3584, "arena_bytes": 256}
+    model = classifier(1)
+    program = (str(SCRIPTS / "from_flash.py"), str(image), "maille.json")
+    pico = MicroPythonBoard(
+        tmp_path / "board", small, heap=heap, interpreter=interpreter, program=program
+    )
+    with pico, SerialHost(pico.path) as host:
+        host.joined()
+        assert host.deployed(encode_model(model)).state is ModelState.READY
+        for number in range(1, 101):
+            image_of = random_input(model, number)
+            (wanted,) = run(model, [image_of])
+            assert host.run(number, image_of.tobytes()).outputs == (wanted.tobytes(),)
+    assert "Traceback" not in pico.errors()

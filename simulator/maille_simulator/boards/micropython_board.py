@@ -41,6 +41,8 @@ class MicroPythonBoard:
         settings: more of `maille.json`; without any it is as a board that was only given the library.
         heap: of the interpreter, as its -X heapsize takes it.
         library: another folder with the library.
+        interpreter: another one than MicroPython's unix port of this environment.
+        program: what it runs; the library's `main.py` if left out.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class MicroPythonBoard:
         *,
         heap: str = HEAP,
         library: Path | None = None,
+        interpreter: str | None = None,
+        program: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,9 +61,8 @@ class MicroPythonBoard:
             (folder / "maille.json").write_text(json.dumps(settings), encoding="utf-8")
         self._library = library or board_library()
         self._heap = heap
-        self.interpreter = find_micropython()
-        self.program: tuple[str, ...] = (str(self._library / "main.py"),)
-        """What the interpreter runs."""
+        self._interpreter = interpreter or find_micropython()
+        self._program = program or (str(self._library / "main.py"),)
         self._board_end, self._port_end = pty.openpty()
         tty.setraw(self._port_end)
         self.path = os.ttyname(self._port_end)
@@ -81,7 +84,7 @@ class MicroPythonBoard:
         """Switch it on."""
         with (self.folder / "errors").open("ab") as errors:
             self.process = subprocess.Popen(
-                [self.interpreter, "-X", f"heapsize={self._heap}", *self.program],
+                [self._interpreter, "-X", f"heapsize={self._heap}", *self._program],
                 stdin=self._board_end,
                 stdout=self._board_end,
                 stderr=errors,
