@@ -20,6 +20,7 @@ from maille_coordinator.language import actions as wanted
 from maille_coordinator.language import events as happened
 from maille_coordinator.language.core import LanguageCore
 from maille_coordinator.language.records import (
+    RingKept,
     SessionEnd,
     SessionRecord,
     SessionStart,
@@ -273,6 +274,7 @@ class Mesh:
         self.core = LanguageCore(epoch=self._epoch, limits=self.limits)
         starts: dict[str, tuple[SessionStart, list[Token]]] = {}
         held: dict[int, tuple[tuple[str, int], ...]] = {}
+        rings: dict[tuple[str, int], RingKept] = {}
         for record in self.journal:
             match record:
                 case SessionStart():
@@ -284,13 +286,15 @@ class Mesh:
                     del starts[session]
                 case StagesHeld(pipeline, stages):
                     held[pipeline] = stages
+                case RingKept():
+                    rings[record.model, record.version] = record
         sessions = tuple(
             happened.RestoredSession(start, tuple(tokens)) for start, tokens in starts.values()
         )
         leftovers = tuple(
             (node, pipeline, place) for pipeline, places in held.items() for node, place in places
         )
-        self.tell(happened.Restored(sessions, leftovers))
+        self.tell(happened.Restored(sessions, leftovers, tuple(rings.values())))
         self.add_model()
         core = self.core
 

@@ -166,6 +166,43 @@ def test_the_coordinator_restarts() -> None:
     assert held == len(primaries(mesh))
 
 
+def test_a_restarted_coordinator_takes_up_the_same_ring() -> None:
+    mesh = ready_mesh(4)
+    start = mesh.ask("one", count=60)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 20)
+    leaver = primaries(mesh)[0]
+    mesh.drain(leaver)
+    mesh.run(lambda: leaver not in primaries(mesh))
+    mesh.start_node(leaver, 100, memory_bytes=4 * MEMORY)  # a new plan would put all of it here
+    before = mesh.core.models[KEY].pipeline
+    assert before is not None
+    cut = [(slot.primary, slot.first, slot.last) for slot in before.slots]
+    stopped_ms = mesh.now_ms
+    mesh.restart()
+    mesh.run(lambda: mesh.core.models[KEY].state is ModelState.READY)
+    assert mesh.now_ms - stopped_ms < 100
+    after = mesh.core.models[KEY].pipeline
+    assert after is not None
+    assert [(slot.primary, slot.first, slot.last) for slot in after.slots] == cut
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+
+
+def test_a_ring_whose_node_does_not_come_back_is_planned_anew() -> None:
+    mesh = ready_mesh(4)
+    start = mesh.ask("one", count=60)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 20)
+    gone = primaries(mesh)[0]
+    mesh.nodes[gone].alive = False
+    stopped_ms = mesh.now_ms
+    mesh.restart()
+    mesh.run(lambda: mesh.core.models[KEY].state is ModelState.READY)
+    assert mesh.now_ms - stopped_ms < 5000
+    assert gone not in primaries(mesh)
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+
+
 def test_a_cancel_frees_every_stage() -> None:
     mesh = ready_mesh()
     mesh.ask("one", count=60)

@@ -5,13 +5,16 @@ import sqlite3
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGUFReader
 from hypothesis import given
 from hypothesis import strategies as some
 from tiny_gguf import TinyModel, write_tiny
 
 from maille_coordinator.language.answers import Answer
 from maille_coordinator.language.records import (
+    RingKept,
     SessionEnd,
     SessionStart,
     SessionTokens,
@@ -22,10 +25,12 @@ from maille_coordinator.language.slice_files import SliceFiles
 from maille_coordinator.language.stopping import StopMatcher
 from maille_coordinator.models import ArtefactStore, InspectionError, inspect_model
 from maille_coordinator.slices import Tokenizer, read_model
+from maille_coordinator.slices.gguf_reader import QuickReader
 from maille_coordinator.store import JournalConflict, Store
 from maille_coordinator.store.schema import SESSION_TABLES, TABLES
 from maille_protocol import ModelFormat, Sampling, Token
 
+RING = (("b", 0, 1), ("a", 2, 3))
 START = SessionStart(
     "gen-1",
     "tiny",
@@ -128,6 +133,25 @@ def test_a_slice_is_cut_once_and_kept(model_file: Path, tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_the_quick_reader_gives_what_the_library_gives(model_file: Path, tmp_path: Path) -> None:
+    plain, quick = GGUFReader(model_file), QuickReader(model_file)
+    assert any(len(field.data) > 100 for field in plain.fields.values())
+    for name, field in plain.fields.items():
+        assert quick.fields[name].contents() == field.contents(), name
+        assert quick.fields[name].types == field.types
+    for ours, theirs in zip(quick.tensors, plain.tensors, strict=True):
+        assert (ours.name, ours.tensor_type) == (theirs.name, theirs.tensor_type)
+        assert np.array_equal(ours.data, theirs.data)
+    # A list that claims more than the file holds is refused before anything is made of it.
+    data = bytearray(model_file.read_bytes())
+    at = data.index(b"tokenizer.ggml.tokens") + len(b"tokenizer.ggml.tokens") + 8
+    data[at : at + 8] = (1 << 60).to_bytes(8, "little")
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(data)
+    with pytest.raises(ValueError, match="a list ends at byte"):
+        QuickReader(broken)
+
+
 def test_the_journal_brings_generations_back(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     tokens = (Token(5, -1, ((5, -1), (6, -2))), Token(6))
@@ -139,6 +163,8 @@ def test_the_journal_brings_generations_back(tmp_path: Path) -> None:
         store.commit_sessions([other, end])
         store.commit_sessions([StagesHeld(9, (("a", 0), ("b", 1))), StagesHeld(8, (("a", 0),))])
         store.commit_sessions([StagesHeld(8, ())])
+        store.commit_sessions([RingKept("tiny", 1, (("a", 0, 3),)), RingKept("gone", 1, RING)])
+        store.commit_sessions([RingKept("tiny", 1, RING), RingKept("gone", 1, ())])
         with pytest.raises(JournalConflict):
             store.commit_sessions([START])
     with Store(path) as store:
@@ -148,6 +174,7 @@ def test_the_journal_brings_generations_back(tmp_path: Path) -> None:
             (other, (), end),
         ]
         assert stages == [("a", 9, 0), ("b", 9, 1)]
+        assert store.stored_rings() == [RingKept("tiny", 1, RING)]
         assert store.prune_sessions(1_999) == 0
         assert store.prune_sessions(2_001) == 1
         assert [found.start.session for found in store.stored_sessions()[0]] == ["gen-1"]
@@ -163,6 +190,7 @@ def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path: Path) ->
         assert store.next_epoch() == 42
         store.commit_sessions([START])
         assert len(store.stored_sessions()[0]) == 1
+        assert store.stored_rings() == []
     assert "session_tokens" in SESSION_TABLES
 
 

@@ -4,7 +4,7 @@ from maille_coordinator.language.loading import Loader
 from maille_coordinator.language.measuring import Measurer
 from maille_coordinator.language.moving import Mover
 from maille_coordinator.language.planning import Planner
-from maille_coordinator.language.records import SessionStart
+from maille_coordinator.language.records import RingKept, SessionStart
 from maille_coordinator.language.repair import Repairs
 from maille_coordinator.language.sessions import IMPOSSIBLE_MS, Sessions
 from maille_coordinator.language.state import (
@@ -88,13 +88,32 @@ class Arranger:
                 else "no node can take a slice now: see `maille nodes`"
             )
             return False
-        if not self._measurer.settled(model):
+        ring = self._awaited_ring(model)
+        if ring is not None:
+            if self._planner.former(model, ring) is not None:
+                return True
+            self._world.timers.set(("model", model.name), self._world.rings_until_ms)
+        if ring is not None or not self._measurer.settled(model):
             if model.state in (ModelState.WAITING, ModelState.IMPOSSIBLE):
                 model.state, model.text = ModelState.MEASURING, "nodes measure a layer of it"
             return False
         return bool(self._measurer.offers(model))
 
+    def _awaited_ring(self, model: Model) -> RingKept | None:
+        """The ring of an earlier run, as long as its nodes may still come."""
+        world = self._world
+        ring = world.rings.get(model.key)
+        return ring if ring is not None and world.now_ms < world.rings_until_ms else None
+
     def _arrange(self, model: Model) -> None:
+        ring = self._awaited_ring(model)
+        former = None if ring is None else self._planner.former(model, ring)
+        if former is not None:
+            model.pipeline = self.build(model, former)
+            model.pipeline.known = True
+            model.state, model.text = ModelState.LOADING, "nodes take up their slices again"
+            self.advance(model.pipeline)
+            return
         try:
             plan = self._planner.new(model)
         except PlacementImpossible as error:
@@ -212,6 +231,11 @@ class Arranger:
         if model.successor is pipeline:
             self._take_over(model, pipeline)
             return
+        if pipeline.known:
+            pipeline.layout += 1
+            self._repairs.tell_route(pipeline)
+            self._ready(model, pipeline)
+            return
         pipeline.state = PipelineState.CHECKING
         model.state, model.text = ModelState.CHECKING, "the first token goes round"
         start = SessionStart(
@@ -244,6 +268,9 @@ class Arranger:
         if finish == "error":
             self._abandon(model, pipeline, f"the first token did not come round: {text}")
             return
+        self._ready(model, pipeline)
+
+    def _ready(self, model: Model, pipeline: Pipeline) -> None:
         pipeline.state = PipelineState.READY
         model.state, model.text = ModelState.READY, ""
         model.failures = 0

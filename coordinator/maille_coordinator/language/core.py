@@ -43,6 +43,9 @@ from maille_protocol import ErrorCode, StageReport, StageState
 _SPARED_MS = 15_000.0
 """After a start, slices of the former run stay loaded for so long: the new rings use them."""
 
+_RINGS_MS = 2000.0
+"""After a start, the nodes of a former ring are waited for so long before another one is planned."""
+
 
 class LanguageCore:
     """All that a coordinator knows and decides about language models."""
@@ -104,6 +107,8 @@ class LanguageCore:
                     holder = self._node(name)
                     holder.spared_until_ms = now_ms + _SPARED_MS
                     world.restore_leftover(holder, pipeline, stage)
+                world.rings = {(ring.model, ring.version): ring for ring in event.rings}
+                world.rings_until_ms = now_ms + _RINGS_MS
                 self._sessions.restore(event.sessions)
             case TimeReached():
                 self._awake_at_ms = float("inf")
@@ -222,6 +227,7 @@ class LanguageCore:
             if pipeline is not None:
                 self._arranger.close(pipeline)
         del world.models[key]
+        world.forget_ring(key)
         for node in world.nodes.values():
             node.skills.pop(key, None)
             node.disk.pop(key, None)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from maille_coordinator.language.records import SessionStart
+from maille_coordinator.language.records import RingKept, SessionStart
 from maille_coordinator.placement import ModelShape
 from maille_protocol import Reference, StageReport, Token, Tokens
 
@@ -116,11 +116,12 @@ class RestoredSession:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The journal of an earlier run: open sessions, and stages that nodes may still hold."""
+    """The journal of an earlier run: open sessions, stages that nodes may still hold, rings."""
 
     sessions: tuple[RestoredSession, ...]
     stages: tuple[tuple[str, int, int], ...]
     """(node, pipeline, stage)"""
+    rings: tuple[RingKept, ...] = ()
 
 
 Event: TypeAlias = (

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from maille_coordinator.language.measuring import Measurer
+from maille_coordinator.language.records import RingKept
 from maille_coordinator.language.state import Model, Pipeline, World
 from maille_coordinator.placement import (
     Links,
@@ -11,6 +12,7 @@ from maille_coordinator.placement import (
     PlacementImpossible,
     Plan,
     Wish,
+    keep,
     place,
     replan,
 )
@@ -71,6 +73,14 @@ class Planner:
             self.wish(model),
             with_explanation=with_explanation,
         )
+
+    def former(self, model: Model, ring: RingKept) -> Plan | None:
+        """The plan of a ring that was at work, once all its nodes are here and have measured."""
+        offers = self._measurer.offers(model)
+        if not {node for node, _, _ in ring.stages} <= {offer.node for offer in offers}:
+            return None
+        links = self._measurer.links()
+        return keep(model.shape, offers, links, self.wish(model), ring.stages)
 
     def better(self, model: Model, running: Plan) -> Plan | None:
         """A plan that is worth the move, if there is one."""

@@ -59,6 +59,23 @@ class StagesHeld:
     """(node, stage)"""
 
 
-SessionRecord: TypeAlias = SessionStart | SessionTokens | SessionEnd | StagesHeld
+@dataclass(frozen=True, slots=True)
+class RingKept:
+    """How a model is cut and placed: after a restart it is so again. None: it is not placed."""
 
-__all__ = ["SessionEnd", "SessionRecord", "SessionStart", "SessionTokens", "StagesHeld"]
+    model: str
+    version: int
+    stages: tuple[tuple[str, int, int], ...]
+    """(node, first layer, last layer), in the ring's order."""
+
+
+SessionRecord: TypeAlias = SessionStart | SessionTokens | SessionEnd | StagesHeld | RingKept
+
+__all__ = [
+    "RingKept",
+    "SessionEnd",
+    "SessionRecord",
+    "SessionStart",
+    "SessionTokens",
+    "StagesHeld",
+]

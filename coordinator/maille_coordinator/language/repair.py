@@ -121,6 +121,7 @@ class Repairs:
 
     def tell_route(self, pipeline: Pipeline) -> None:
         """Send the route to all who are in it."""
+        self._world.write_ring(pipeline)
         message = route(pipeline)
         for node in sorted(pipeline.nodes):
             self._world.send(node, message)

@@ -95,7 +95,8 @@ class LanguageService:
             self._unmade.setdefault((start.model, start.version), []).append(found)
             if found.end is None:
                 restored.append(happened.RestoredSession(start, found.tokens))
-        self._take(happened.Restored(tuple(restored), tuple(stages)))
+        rings = tuple(self._around.store.stored_rings())
+        self._take(happened.Restored(tuple(restored), tuple(stages), rings))
         if restored:
             logger.info("restored %d open generations from the journal", len(restored))
         for record in self._around.catalogue.list():

@@ -7,7 +7,12 @@ from enum import Enum, StrEnum
 from maille_coordinator.language.actions import Action, Report, SendToStage, WriteSession
 from maille_coordinator.language.events import ModelKey
 from maille_coordinator.language.kept import Kept
-from maille_coordinator.language.records import SessionRecord, SessionStart, StagesHeld
+from maille_coordinator.language.records import (
+    RingKept,
+    SessionRecord,
+    SessionStart,
+    StagesHeld,
+)
 from maille_coordinator.language.timers import Timers
 from maille_coordinator.placement import ModelShape, Plan
 from maille_coordinator.records import MeshEvent
@@ -205,6 +210,8 @@ class Pipeline:
     """Smoothed time from one token of a session to its next."""
     since_ms: float = 0.0
     check: "Session | None" = None
+    known: bool = False
+    """Whether it was at work before the coordinator started anew: it need not be checked."""
     stuck: set[str] = field(default_factory=set)
     """Nodes that want to leave and that nobody can replace, as people were told."""
 
@@ -310,6 +317,10 @@ class World:
         self.handles: dict[int, Session] = {}
         self.early: dict[ModelKey, list[Session]] = {}
         """Restored sessions whose model has not been read yet."""
+        self.rings: dict[ModelKey, RingKept] = {}
+        """How models are placed, as the journal has it."""
+        self.rings_until_ms = 0.0
+        """Until then the nodes of the rings of an earlier run are waited for."""
         self.timers = Timers()
         self.counters = Counters()
         self._out: list[Action] = []
@@ -360,6 +371,21 @@ class World:
             else:
                 del self._held[number]
             self.write(StagesHeld(number, tuple(sorted(held))))
+
+    def write_ring(self, pipeline: Pipeline) -> None:
+        """Tell the journal how a model is placed, if that changed."""
+        ring = RingKept(
+            *pipeline.key,
+            tuple((slot.primary, slot.first, slot.last) for slot in pipeline.slots),
+        )
+        if self.rings.get(pipeline.key) != ring:
+            self.rings[pipeline.key] = ring
+            self.write(ring)
+
+    def forget_ring(self, key: ModelKey) -> None:
+        """A model is gone."""
+        if self.rings.pop(key, None) is not None:
+            self.write(RingKept(*key, ()))
 
     def restore_leftover(self, node: Node, pipeline: int, stage: int) -> None:
         """The journal says that a node may hold this stage of an earlier run."""

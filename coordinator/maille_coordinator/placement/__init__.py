@@ -13,7 +13,7 @@ from maille_coordinator.placement.errors import (
     PlacementInputError,
 )
 from maille_coordinator.placement.explain import render
-from maille_coordinator.placement.planner import place
+from maille_coordinator.placement.planner import keep, place
 from maille_coordinator.placement.replan import replan
 from maille_coordinator.placement.values import (
     STAGE_OVERHEAD_BYTES,
@@ -42,6 +42,7 @@ __all__ = [
     "Replica",
     "Stage",
     "Wish",
+    "keep",
     "place",
     "render",
     "replan",

@@ -22,7 +22,7 @@ from maille_coordinator.placement.values import (
     by_id,
 )
 
-__all__ = ["best_single", "best_stages", "finish", "place", "stages_of"]
+__all__ = ["best_single", "best_stages", "finish", "keep", "place", "stages_of"]
 
 
 def place(
@@ -122,6 +122,29 @@ def needed_bytes(shape: ModelShape, wish: Wish) -> int:
     """Weights and caches of the whole model on one node."""
     count = len(shape.layers)
     return shape.weight_bytes(0, count - 1) + wish.kv_bytes(shape) * count
+
+
+def keep(
+    shape: ModelShape,
+    offers: Iterable[NodeOffer],
+    links: Links,
+    wish: Wish,
+    places: Iterable[tuple[str, int, int]],
+) -> Plan:
+    """The plan of a ring that is at work already, whatever a new one would be.
+
+    Args:
+        shape: of the model.
+        offers: of all nodes; those of the ring are among them.
+        links: between them.
+        wish: what the ring is for.
+        places: node, first and last layer of each stage, in order.
+    """
+    known = by_id(offers)
+    stages = tuple(
+        make_stage(shape, known[node], first, last, wish) for node, first, last in places
+    )
+    return finish(stages, shape, tuple(known.values()), links, wish)
 
 
 def finish(

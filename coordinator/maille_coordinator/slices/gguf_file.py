@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, ReaderTensor
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, ReaderTensor
 
 from maille_coordinator.slices.errors import ModelFileError, UnsupportedModelError
+from maille_coordinator.slices.gguf_reader import QuickReader
 from maille_coordinator.slices.quantisation import BLOCK_GROUP, DENSE_TYPES, block_format
 
 __all__ = ["GgufFile", "Matrix", "open_gguf"]
@@ -170,7 +171,7 @@ def open_gguf(path: Path) -> GgufFile:
         )
     cut_short = f"{path} is cut short or damaged ({size_bytes} bytes); download it again"
     try:
-        reader = GGUFReader(path)
+        reader = QuickReader(path)
         fields = {key: field.contents() for key, field in reader.fields.items()}
         tensors = {tensor.name: _matrix(tensor) for tensor in reader.tensors}
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
 from maille_coordinator.boards.records import Wish
-from maille_coordinator.language.records import SessionRecord
+from maille_coordinator.language.records import RingKept, SessionRecord
 from maille_coordinator.records import StartedMark, TaskEnd, TaskRecord, TaskView
 from maille_coordinator.store import boards, rows, sessions
 from maille_coordinator.store.checkpoint import Checkpointer
@@ -324,6 +324,13 @@ class Store:
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
         return found
+
+    def stored_rings(self) -> list[RingKept]:
+        """How language models were placed. StoreError."""
+        try:
+            return sessions.read_rings(self._connected())
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
 
     def prune_sessions(self, ended_before_unix_ms: int) -> int:
         """Delete generations that ended before this time; how many."""

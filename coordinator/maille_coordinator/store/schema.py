@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maille_coordinator.store.errors import StoreCorrupt, StoreVersion
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Stands in the file's `user_version`; raised with every change of the tables."""
 
 APPLICATION_ID = 0x4D61496C
@@ -101,7 +101,20 @@ CREATE TABLE board_wish (
 ) WITHOUT ROWID;
 """
 
-_ADDED_IN = {2: SESSION_TABLES, 3: BOARD_TABLES}
+# Version 4: how language models are cut and placed, one row a stage.
+RING_TABLES = """
+CREATE TABLE ring (
+    model TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    stage INTEGER NOT NULL,
+    node TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (model, version, stage)
+) WITHOUT ROWID;
+"""
+
+_ADDED_IN = {2: SESSION_TABLES, 3: BOARD_TABLES, 4: RING_TABLES}
 
 _WRITER_SETTINGS = (
     # Commits append to one file; readers and checkpoints never wait for them.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maille_coordinator.language.records import (
+    RingKept,
     SessionEnd,
     SessionRecord,
     SessionStart,
@@ -56,6 +57,13 @@ def write(connection: sqlite3.Connection, records: Iterable[SessionRecord]) -> N
                     "INSERT OR IGNORE INTO stages_held VALUES (?, ?, ?)",
                     [(pipeline, node, stage) for node, stage in stages],
                 )
+            case RingKept(model, version, ring):
+                key = (model, version)
+                connection.execute("DELETE FROM ring WHERE model = ? AND version = ?", key)
+                connection.executemany(
+                    "INSERT INTO ring VALUES (?, ?, ?, ?, ?, ?)",
+                    [(*key, stage, *place) for stage, place in enumerate(ring)],
+                )
 
 
 def read(connection: sqlite3.Connection) -> list[StoredSession]:
@@ -78,6 +86,17 @@ def read_stages(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
             "SELECT node, pipeline, stage FROM stages_held ORDER BY pipeline, stage, node"
         )
     ]
+
+
+def read_rings(connection: sqlite3.Connection) -> list[RingKept]:
+    """How models were placed."""
+    rings: dict[tuple[str, int], list[tuple[str, int, int]]] = {}
+    for model, version, node, first, last in connection.execute(
+        "SELECT model, version, node, first, last FROM ring ORDER BY model, version, stage"
+    ):
+        stages = rings.setdefault((str(model), int(version)), [])
+        stages.append((str(node), int(first), int(last)))
+    return [RingKept(*key, tuple(stages)) for key, stages in rings.items()]
 
 
 def prune(connection: sqlite3.Connection, ended_before_unix_ms: int) -> int:
