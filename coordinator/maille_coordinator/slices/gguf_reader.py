@@ -22,7 +22,7 @@ class QuickReader(GGUFReader):
         ValueError, IndexError, KeyError, OverflowError: the file is damaged.
     """
 
-    @property
+    @property  # type: ignore[override]  # the library only slices it
     def data(self) -> npt.NDArray[np.uint8]:
         """All bytes of the file, mapped."""
         return self._data
@@ -62,7 +62,7 @@ class QuickReader(GGUFReader):
         # Each has its length at least: no list grows beyond what the file can hold.
         self._must_hold(start + _COUNT_BYTES * count)
         data = self._data
-        raw = memoryview(data)
+        raw = memoryview(data.data)
         found = []
         at = start
         for _ in range(count):
