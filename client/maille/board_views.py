@@ -1,10 +1,10 @@
 """What the mesh says about its boards and what runs on their sensors, as the program sees it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self, cast
 
-Json = Mapping[str, object]
+from maille.json_fields import Json, integer, mappings, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,16 @@ class BoardModel:
     def from_json(cls, data: Json) -> Self:
         """One element of a board's models."""
         return cls(
-            model=_text(data, "model"),
-            version=_whole(data, "version"),
-            state=_text(data, "state"),
-            wanted_by=_text(data, "wanted_by"),
-            size_bytes=_whole(data, "size_bytes"),
-            received_bytes=_whole(data, "received_bytes"),
-            run_s=_whole(data, "run_us") / 1e6,
-            took_s=_whole(data, "took_ms") / 1e3,
-            code=_text(data, "code"),
-            text=_text(data, "text"),
+            model=text(data, "model"),
+            version=integer(data, "version"),
+            state=text(data, "state"),
+            wanted_by=text(data, "wanted_by"),
+            size_bytes=integer(data, "size_bytes"),
+            received_bytes=integer(data, "received_bytes"),
+            run_s=integer(data, "run_us") / 1e6,
+            took_s=integer(data, "took_ms") / 1e3,
+            code=text(data, "code"),
+            text=text(data, "text"),
         )
 
 
@@ -73,23 +73,23 @@ class Board:
     def from_json(cls, data: Json) -> Self:
         """One element of the HTTP API's list of boards."""
         return cls(
-            name=_text(data, "node"),
+            name=text(data, "node"),
             reachable=bool(data.get("reachable")),
-            models=tuple(BoardModel.from_json(found) for found in _objects(data, "models")),
-            sensors=tuple(_text(found, "name") for found in _objects(data, "sensors")),
+            models=tuple(BoardModel.from_json(found) for found in mappings(data, "models")),
+            sensors=tuple(text(found, "name") for found in mappings(data, "sensors")),
             kernels={
-                _text(found, "kernel"): _whole(found, "operations_per_s")
-                for found in _objects(data, "kernels")
+                text(found, "kernel"): integer(found, "operations_per_s")
+                for found in mappings(data, "kernels")
             },
-            max_models=_whole(data, "max_models"),
-            max_model_bytes=_whole(data, "max_model_bytes"),
-            arena_bytes=_whole(data, "arena_bytes"),
-            free_memory_bytes=_whole(data, "free_memory_bytes"),
-            resets=_whole(data, "resets"),
-            reset_cause=_text(data, "reset_cause"),
-            faults=_whole(data, "faults"),
+            max_models=integer(data, "max_models"),
+            max_model_bytes=integer(data, "max_model_bytes"),
+            arena_bytes=integer(data, "arena_bytes"),
+            free_memory_bytes=integer(data, "free_memory_bytes"),
+            resets=integer(data, "resets"),
+            reset_cause=text(data, "reset_cause"),
+            faults=integer(data, "faults"),
             calibrating=bool(data.get("calibrating")),
-            calibrated=_whole(data, "calibrated"),
+            calibrated=integer(data, "calibrated"),
         )
 
 
@@ -111,13 +111,13 @@ class Reading:
         """One element of a sense's readings."""
         outputs = data.get("outputs")
         return cls(
-            sense=_whole(data, "sense"),
-            counter=_whole(data, "counter"),
-            at_unix_ms=_whole(data, "at_unix_ms"),
+            sense=integer(data, "sense"),
+            counter=integer(data, "counter"),
+            at_unix_ms=integer(data, "at_unix_ms"),
             outputs=dict(cast("Json", outputs)) if isinstance(outputs, Mapping) else None,
-            run_s=_whole(data, "run_us") / 1e6,
-            code=_text(data, "code"),
-            text=_text(data, "text"),
+            run_s=integer(data, "run_us") / 1e6,
+            code=text(data, "code"),
+            text=text(data, "text"),
         )
 
 
@@ -145,32 +145,16 @@ class Sense:
         """One element of the HTTP API's list of senses."""
         latest = data.get("latest")
         return cls(
-            id=_whole(data, "sense"),
-            node=_text(data, "node"),
-            model=_text(data, "model"),
-            version=_whole(data, "version"),
-            sensor=_text(data, "sensor"),
-            every_s=_whole(data, "interval_ms") / 1e3,
+            id=integer(data, "sense"),
+            node=text(data, "node"),
+            model=text(data, "model"),
+            version=integer(data, "version"),
+            sensor=text(data, "sensor"),
+            every_s=integer(data, "interval_ms") / 1e3,
             changes=bool(data.get("changes")),
-            state=_text(data, "state"),
-            code=_text(data, "code"),
-            text=_text(data, "text"),
-            readings=_whole(data, "readings"),
+            state=text(data, "state"),
+            code=text(data, "code"),
+            text=text(data, "text"),
+            readings=integer(data, "readings"),
             latest=Reading.from_json(cast("Json", latest)) if isinstance(latest, Mapping) else None,
         )
-
-
-def _text(data: Json, key: str) -> str:
-    value = data.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _whole(data: Json, key: str) -> int:
-    value = data.get(key)
-    return int(value) if isinstance(value, int | float) else 0
-
-
-def _objects(data: Json, key: str) -> Sequence[Json]:
-    value = data.get(key)
-    items = value if isinstance(value, list) else []
-    return [cast("Json", item) for item in items if isinstance(item, Mapping)]

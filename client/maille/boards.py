@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
-from maille.board_views import Board, BoardModel, Json, Reading, Sense
+from maille.board_views import Board, BoardModel, Reading, Sense
 from maille.errors import BoardRefused, ResultTimeout, SettingsError, UnknownNode
+from maille.json_fields import Json
 
 if TYPE_CHECKING:
     from maille.async_mesh import AsyncMesh

@@ -12,9 +12,9 @@ from typing import TypeAlias
 from maille.client_events import TaskSettings
 from maille.errors import Attempt, MailleError, MeshUnavailable, TaskDead, error_of
 from maille.http_api import HttpApi
+from maille.json_fields import Json
 from maille.session import Session
 from maille.values import is_inline
-from maille.views import Json
 from maille_protocol import Outcome, OutcomeStatus, Reference, Submission
 
 TRANSFERS = 4

@@ -27,7 +27,8 @@ from maille.errors import (
     UnknownSense,
     UnknownTask,
 )
-from maille.views import Json, MeshDescription, Model, Node
+from maille.json_fields import Json
+from maille.views import MeshDescription, Model, Node
 from maille_protocol import ErrorCode
 
 CHUNK_BYTES = 256 * 1024

@@ -22,7 +22,8 @@ from maille.errors import (
     UnknownResponse,
 )
 from maille.http_api import Event, HttpApi, error_of_word
-from maille.language_views import Json, Usage
+from maille.json_fields import Json
+from maille.language_views import Usage
 
 PATIENCE_S = 60.0
 """How long a lost coordinator is asked again; it keeps an answer without readers as long."""

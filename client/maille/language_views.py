@@ -1,10 +1,9 @@
 """What the mesh says about its language models: where their layers are, and why."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
-Json = Mapping[str, object]
+from maille.json_fields import Json, integer, mapping, mappings, number, text, texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +22,13 @@ class StagePlace:
     @classmethod
     def from_json(cls, data: Json) -> Self:
         """One element of the HTTP API's `stages`."""
-        shadows = data.get("shadows")
         return cls(
-            node=_text(data, "node"),
-            first_layer=int(_number(data, "first_layer")),
-            last_layer=int(_number(data, "last_layer")),
-            shadows=tuple(str(item) for item in shadows) if isinstance(shadows, list) else (),
-            weight_bytes=int(_number(data, "weight_bytes")),
-            state=_text(data, "state"),
+            node=text(data, "node"),
+            first_layer=integer(data, "first_layer"),
+            last_layer=integer(data, "last_layer"),
+            shadows=texts(data, "shadows"),
+            weight_bytes=integer(data, "weight_bytes"),
+            state=text(data, "state"),
         )
 
 
@@ -63,21 +61,21 @@ class LanguageModel:
     def from_json(cls, data: Json) -> Self:
         """One element of the HTTP API's list."""
         return cls(
-            name=_text(data, "name"),
-            version=int(_number(data, "version")),
-            state=_text(data, "state"),
-            state_text=_text(data, "state_text"),
+            name=text(data, "name"),
+            version=integer(data, "version"),
+            state=text(data, "state"),
+            state_text=text(data, "state_text"),
             stages=_stages(data),
-            architecture=_text(data, "architecture"),
-            quantisation=_text(data, "quantisation"),
-            parameters=int(_number(data, "parameters")),
-            size_bytes=int(_number(data, "size_bytes")),
-            layer_count=int(_number(data, "layer_count")),
-            context_length=int(_number(data, "context_length")),
-            predicted_tokens_per_s=_number(data, "predicted_tokens_per_s"),
-            measured_tokens_per_s=_number(data, "measured_tokens_per_s"),
-            active_sessions=int(_number(data, "active_sessions")),
-            queued_sessions=int(_number(data, "queued_sessions")),
+            architecture=text(data, "architecture"),
+            quantisation=text(data, "quantisation"),
+            parameters=integer(data, "parameters"),
+            size_bytes=integer(data, "size_bytes"),
+            layer_count=integer(data, "layer_count"),
+            context_length=integer(data, "context_length"),
+            predicted_tokens_per_s=number(data, "predicted_tokens_per_s"),
+            measured_tokens_per_s=number(data, "measured_tokens_per_s"),
+            active_sessions=integer(data, "active_sessions"),
+            queued_sessions=integer(data, "queued_sessions"),
             has_chat_template=bool(data.get("has_chat_template", True)),
         )
 
@@ -99,15 +97,14 @@ class Plan:
     @classmethod
     def from_json(cls, data: Json) -> Self:
         """The answer of the HTTP API's `plan`."""
-        lines = data.get("lines")
         return cls(
-            model=_text(data, "model"),
-            version=int(_number(data, "version")),
+            model=text(data, "model"),
+            version=integer(data, "version"),
             possible=bool(data.get("possible", False)),
             current=bool(data.get("current", False)),
             stages=_stages(data),
-            predicted_tokens_per_s=_number(data, "predicted_tokens_per_s"),
-            lines=tuple(str(line) for line in lines) if isinstance(lines, list) else (),
+            predicted_tokens_per_s=number(data, "predicted_tokens_per_s"),
+            lines=texts(data, "lines"),
         )
 
 
@@ -123,29 +120,12 @@ class Usage:
     @classmethod
     def from_json(cls, data: Json) -> Self:
         """OpenAI's `usage`."""
-        details = data.get("prompt_tokens_details")
         return cls(
-            int(_number(data, "prompt_tokens")),
-            int(_number(data, "completion_tokens")),
-            int(_number(cast("Json", details), "cached_tokens"))
-            if isinstance(details, Mapping)
-            else 0,
+            integer(data, "prompt_tokens"),
+            integer(data, "completion_tokens"),
+            integer(mapping(data, "prompt_tokens_details"), "cached_tokens"),
         )
 
 
 def _stages(data: Json) -> tuple[StagePlace, ...]:
-    found = data.get("stages")
-    items: Sequence[object] = found if isinstance(found, list) else ()
-    return tuple(
-        StagePlace.from_json(cast("Json", item)) for item in items if isinstance(item, Mapping)
-    )
-
-
-def _text(data: Json, key: str) -> str:
-    value = data.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _number(data: Json, key: str) -> float:
-    value = data.get(key)
-    return value if isinstance(value, int | float) else 0
+    return tuple(StagePlace.from_json(item) for item in mappings(data, "stages"))

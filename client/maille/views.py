@@ -1,13 +1,11 @@
 """What the mesh says about its models, nodes and tasks, as the program sees it."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
+from maille.json_fields import Json, integer, items, mapping, mappings, text, texts
 from maille_protocol.signature import TensorSpec
 from maille_protocol.tensors import Array
-
-Json = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +52,16 @@ class Model:
     def from_json(cls, data: Json) -> Self:
         """One element of the HTTP API's list of models."""
         return cls(
-            name=_text(data, "name"),
-            version=_integer(data, "version"),
+            name=text(data, "name"),
+            version=integer(data, "version"),
             inputs=_specs(data, "inputs"),
             outputs=_specs(data, "outputs"),
-            format=_text(data, "format"),
-            size_bytes=_integer(data, "size_bytes"),
-            sha256=_text(data, "sha256"),
+            format=text(data, "format"),
+            size_bytes=integer(data, "size_bytes"),
+            sha256=text(data, "sha256"),
             batchable=bool(data.get("batchable", False)),
-            description=_text(data, "description"),
-            added_at_unix_ms=_integer(data, "added_at_unix_ms"),
+            description=text(data, "description"),
+            added_at_unix_ms=integer(data, "added_at_unix_ms"),
         )
 
 
@@ -97,31 +95,31 @@ class Node:
     @classmethod
     def from_json(cls, data: Json) -> Self:
         """One element of the HTTP API's list of nodes."""
-        info = _object(data, "info")
-        measured = _object(info, "measured")
+        info = mapping(data, "info")
+        measured = mapping(info, "measured")
         battery = data.get("battery_percent")
         gateway = info.get("gateway")
         return cls(
-            name=_text(data, "node"),
-            state=_text(data, "state"),
-            kind=_text(info, "kind"),
-            title=_text(info, "name"),
-            slots=_integer(info, "slots"),
-            running=_integer(data, "running"),
-            queued=_integer(data, "queued"),
-            outstanding=_integer(data, "outstanding"),
-            latency_s=_integer(data, "latency_us") / 1e6,
-            last_heard_s=_integer(data, "last_heard_ms_ago") / 1e3,
-            multiply_accumulates_per_s=_integer(measured, "multiply_accumulates_per_s"),
-            memory_bytes=_integer(measured, "memory_bytes"),
-            cores=_integer(measured, "cores"),
-            accelerators=tuple(str(item) for item in _list(measured, "accelerators")),
+            name=text(data, "node"),
+            state=text(data, "state"),
+            kind=text(info, "kind"),
+            title=text(info, "name"),
+            slots=integer(info, "slots"),
+            running=integer(data, "running"),
+            queued=integer(data, "queued"),
+            outstanding=integer(data, "outstanding"),
+            latency_s=integer(data, "latency_us") / 1e6,
+            last_heard_s=integer(data, "last_heard_ms_ago") / 1e3,
+            multiply_accumulates_per_s=integer(measured, "multiply_accumulates_per_s"),
+            memory_bytes=integer(measured, "memory_bytes"),
+            cores=integer(measured, "cores"),
+            accelerators=texts(measured, "accelerators"),
             battery_percent=battery if isinstance(battery, int) else None,
             gateway=gateway if isinstance(gateway, str) else None,
-            done=_integer(data, "done"),
-            failed=_integer(data, "failed"),
-            reason=_text(data, "reason"),
-            warm_models=tuple(str(item) for item in _list(data, "warm_models")),
+            done=integer(data, "done"),
+            failed=integer(data, "failed"),
+            reason=text(data, "reason"),
+            warm_models=texts(data, "warm_models"),
         )
 
 
@@ -143,14 +141,14 @@ class MeshDescription:
         """The answer of `/api/mesh`."""
         websocket = data.get("websocket_url")
         return cls(
-            mesh=_text(data, "mesh"),
-            coordinator=_text(data, "coordinator"),
-            epoch=_integer(data, "epoch"),
-            version=_text(data, "version"),
-            broker_url=_text(data, "broker_url"),
+            mesh=text(data, "mesh"),
+            coordinator=text(data, "coordinator"),
+            epoch=integer(data, "epoch"),
+            version=text(data, "version"),
+            broker_url=text(data, "broker_url"),
             websocket_url=websocket if isinstance(websocket, str) else None,
             broker_connected=bool(data.get("broker_connected", True)),
-            max_input_bytes=_integer(data, "max_input_bytes") or DEFAULT_MAX_INPUT_BYTES,
+            max_input_bytes=integer(data, "max_input_bytes") or DEFAULT_MAX_INPUT_BYTES,
         )
 
 
@@ -158,33 +156,11 @@ DEFAULT_MAX_INPUT_BYTES = 64 * 1024 * 1024
 """What a coordinator takes unless it says otherwise."""
 
 
-def _text(data: Json, key: str) -> str:
-    value = data.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _integer(data: Json, key: str) -> int:
-    value = data.get(key)
-    return int(value) if isinstance(value, int | float) else 0
-
-
-def _object(data: Json, key: str) -> Json:
-    value = data.get(key)
-    return cast("Json", value) if isinstance(value, Mapping) else {}
-
-
-def _list(data: Json, key: str) -> Sequence[object]:
-    value = data.get(key)
-    return value if isinstance(value, list) else ()
-
-
 def _specs(data: Json, key: str) -> tuple[TensorSpec, ...]:
     specs: list[TensorSpec] = []
-    for item in _list(data, key):
-        if isinstance(item, Mapping):
-            spec = cast("Json", item)
-            shape = tuple(
-                size if isinstance(size, int | str) else None for size in _list(spec, "shape")
-            )
-            specs.append(TensorSpec(_text(spec, "name"), _text(spec, "dtype"), shape))
+    for spec in mappings(data, key):
+        shape = tuple(
+            size if isinstance(size, int | str) else None for size in items(spec, "shape")
+        )
+        specs.append(TensorSpec(text(spec, "name"), text(spec, "dtype"), shape))
     return tuple(specs)

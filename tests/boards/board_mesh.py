@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 from board_models import reference
-from interpreter import LIBRARY, environment, micropython
+from interpreter import LIBRARY, environment
 
 from maille_broker import Endpoint, Link, Message
 from maille_protocol import (
@@ -44,6 +44,7 @@ from maille_protocol import (
 )
 from maille_protocol.messages import Message as MeshMessage
 from maille_protocol.tensors import Array, decode_tensors, encode_tensors
+from maille_simulator.boards.interpreter import find_micropython
 
 MESH = "test"
 Found = TypeVar("Found")
@@ -85,7 +86,7 @@ class Board:
         }
         (folder / "maille.json").write_text(json.dumps(made))
         self.process: subprocess.Popen[bytes] | None = None
-        self.interpreter = micropython()
+        self.interpreter = find_micropython()
         self.program: tuple[str, ...] = ()
         """What the interpreter runs, before the path of the settings; empty: the node."""
 

