@@ -15,7 +15,6 @@ from interpreter import (
     ROOT,
     SCRIPTS,
     last_words,
-    micropython,
     micropython_32bit,
     run_on_board,
 )
@@ -28,6 +27,7 @@ from maille_protocol.serial import BoardLink, Hello, events
 from maille_protocol.serial import messages as board
 from maille_protocol.serial.messages import MESSAGE_CLASSES, SCHEMA
 from maille_protocol.tiny import encode_model, run
+from maille_simulator.boards.interpreter import find_micropython
 from maille_simulator.boards.micropython_board import MicroPythonBoard
 
 sys.path.append(str(ROOT / "tests" / "protocol"))
@@ -237,7 +237,7 @@ def test_a_board_does_what_a_gateway_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("interpreter", "architecture", "heap"),
-    [(micropython(), "x64", "84k"), (micropython_32bit(), "x86", "52k")],
+    [(find_micropython(), "x64", "84k"), (micropython_32bit(), "x86", "52k")],
     ids=["64-bit words", "32-bit words"],
 )
 def test_the_whole_node_from_memory_mapped_flash(
