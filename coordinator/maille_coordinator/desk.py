@@ -131,7 +131,9 @@ class Desk(ABC):
 
     def forget(self, node: str) -> None:
         """Remove a node that is gone."""
-        if self._known(node):
+        # A wish may be all that is known of it: from before a restart, and not heard since.
+        wished = node in self.core.registry.wishes and self.core.registry.get(node) is None
+        if not wished and self._known(node):
             raise ServiceError(
                 409, "node_alive", f"node {node!r} is in the mesh: stop it first, then remove it"
             )

@@ -78,6 +78,16 @@ class StartedMark:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeWish:
+    """What a person wants of a node: it holds until the person wants something else."""
+
+    node: str
+    drained: bool | None
+    """True: no more work for it. False: work again; kept until the node says that it takes it.
+    None: nothing, the wish is fulfilled or the node forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskView:
     """A task as lists and the HTTP API show it. `state` is a `TaskState` value."""
 

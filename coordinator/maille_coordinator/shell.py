@@ -31,6 +31,7 @@ from maille_coordinator.core.events import (
     ProcessStalled,
     TasksRestored,
     TimeReached,
+    WishesRestored,
 )
 from maille_coordinator.desk import Desk
 from maille_coordinator.effects import Effects
@@ -145,6 +146,7 @@ class Coordinator(Desk):
                 tuple(self._store.open_tasks()),
                 tuple(self._store.ended_ids(self.settings.keep_ended_tasks)),
             )
+            wishes = WishesRestored(tuple(self._store.node_wishes()))
         except BaseException:
             self._store.close()
             raise
@@ -180,7 +182,7 @@ class Coordinator(Desk):
         for model in self.catalogue.list():
             if model.format is not ModelFormat.GGUF:
                 self.take(ModelAdded(model))
-        self.take(restored)
+        self.take(wishes, restored)
         if restored.open_tasks:
             logger.info("restored %d open tasks from the journal", len(restored.open_tasks))
         link = Link(

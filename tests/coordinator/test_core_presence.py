@@ -12,7 +12,9 @@ from maille_coordinator.core.events import (
     ProcessStalled,
     ResumeAsked,
     TimeReached,
+    WishesRestored,
 )
+from maille_coordinator.records import NodeWish
 from maille_protocol import (
     Control,
     ControlOrder,
@@ -227,8 +229,9 @@ def test_a_node_whose_last_state_may_be_lost_is_asked_for_a_rebirth(stage: Stage
     actions = stage.do(NodeSpoke("a", Envelope(1, lost + 1, EPOCH, BEAT)))
     assert orders(actions) == [Control.REBIRTH]
     stage.say("a", NodeStatus(NodeState.READY), seq=lost + 2)
-    stage.pass_time(6000)
-    assert not orders(stage.do(NodeSpoke("a", Envelope(1, lost + 3, EPOCH, BEAT))))
+    for seq in range(lost + 3, lost + 9):
+        stage.pass_time(1000)
+        assert not orders(stage.do(NodeSpoke("a", Envelope(1, seq, EPOCH, BEAT))))
 
 
 def test_a_birth_whose_end_is_lost_is_asked_for_again(stage: Stage) -> None:
@@ -342,3 +345,70 @@ def test_after_an_end_that_was_seen_an_at_most_once_task_need_not_wait(stage: St
     stage.say("a", NodeStatus(NodeState.DISCONNECTED), boot=1)
     stage.join("a", boot=2)
     assert len(offers(stage.submit(1, flags=TaskFlag.AT_MOST_ONCE))) == 1
+
+
+def wishes(stage: Stage) -> list[NodeWish]:
+    found = [record for record in stage.written if isinstance(record, NodeWish)]
+    stage.written.clear()
+    return found
+
+
+def beats(stage: Stage, seconds: int) -> list[Control]:
+    found: list[Control] = []
+    for _ in range(seconds):
+        stage.pass_time(1000)
+        found += orders(stage.beat("a"))
+    return found
+
+
+def test_what_a_person_wants_of_a_node_is_written_until_it_is_fulfilled(stage: Stage) -> None:
+    stage.join("a")
+    stage.do(DrainAsked("a"))
+    assert wishes(stage) == [NodeWish("a", drained=True)]
+    stage.say("a", NodeStatus(NodeState.DRAINING))
+    stage.do(ResumeAsked("a"))
+    assert wishes(stage) == [NodeWish("a", drained=False)]
+    assert beats(stage, 6) == [Control.RESUME]
+    stage.say("a", NodeStatus(NodeState.READY))
+    stage.beat("a")
+    assert wishes(stage) == [NodeWish("a", drained=None)]
+
+
+def test_a_drained_node_stays_drained_when_the_coordinator_starts_anew(stage: Stage) -> None:
+    stage.do(WishesRestored((NodeWish("a", drained=True),)))
+    actions = stage.join("a")
+    assert orders(actions) == [Control.DRAIN]
+    assert not offers(stage.submit(1))
+    assert offers(stage.do(ResumeAsked("a")))
+
+
+def test_a_node_that_was_taken_back_is_told_so_by_the_next_coordinator(stage: Stage) -> None:
+    stage.do(WishesRestored((NodeWish("a", drained=False),)))
+    stage.say("a", NodeStatus(NodeState.INIT))
+    stage.say("a", node_info("a"))
+    stage.say("a", NodeStatus(NodeState.DRAINING))
+    assert orders(stage.beat("a")) == [Control.RESUME]
+    assert not wishes(stage)
+
+
+def test_a_wish_for_a_node_that_never_came_back_can_be_changed_and_dropped(stage: Stage) -> None:
+    stage.do(WishesRestored((NodeWish("a", drained=True), NodeWish("b", drained=True))))
+    stage.do(ResumeAsked("a"))
+    stage.do(ForgetAsked("b"))
+    assert wishes(stage) == [NodeWish("a", drained=False), NodeWish("b", drained=None)]
+    stage.do(DrainAsked("c"))
+    assert not wishes(stage)
+
+
+def test_a_node_heard_again_after_silence_is_not_taken_for_ready_unasked(stage: Stage) -> None:
+    stage.join("a")
+    stage.do(DrainAsked("a"))
+    stage.say("a", NodeStatus(NodeState.DRAINING))
+    stage.do(ResumeAsked("a"))  # lost on the way, as all else for a while
+    wishes(stage)
+    stage.pass_time(9000)
+    assert state(stage) is NodeState.LOST
+    assert orders(stage.beat("a")) == [Control.REBIRTH]
+    stage.say("a", NodeStatus(NodeState.DRAINING))
+    assert orders(stage.beat("a")) == [Control.RESUME]
+    assert not wishes(stage)

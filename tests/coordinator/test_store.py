@@ -4,12 +4,13 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from journal_records import REFERENCE, task_end, task_record
 
-from maille_coordinator.records import StartedMark
+from maille_coordinator.records import NodeWish, StartedMark
 from maille_coordinator.store import (
     JournalConflict,
     Store,
@@ -371,3 +372,24 @@ def test_full_synchronisation_is_in_force(path: Path) -> None:
     with Store(path) as store:
         assert store.next_epoch() == 2
         assert store._connected().execute("PRAGMA synchronous").fetchone() == (1,)
+
+
+def test_wishes_for_nodes_outlive_the_process(store: Store, path: Path) -> None:
+    drained, back = NodeWish("a", drained=True), NodeWish("b", drained=False)
+    store.commit([drained, back, NodeWish("c", drained=True)])
+    store.commit([NodeWish("c", drained=None), NodeWish("a", drained=False), drained])
+    assert store.node_wishes() == [drained, back]
+    store.close()
+    with Store(path) as again:
+        assert again.node_wishes() == [drained, back]
+
+
+def test_a_journal_of_the_version_before_gets_the_table_of_wishes(store: Store, path: Path) -> None:
+    store.commit([task_record()])
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE node_wish; PRAGMA user_version = 4")
+    with Store(path) as again:
+        again.commit([NodeWish("a", drained=True)])
+        assert len(again.open_tasks()) == 1
+        assert again.node_wishes() == [NodeWish("a", drained=True)]

@@ -7,7 +7,7 @@ offers of tasks that may run twice are the exception, they promise nothing.
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from maille_coordinator.records import MeshEvent, StartedMark, TaskEnd, TaskRecord
+from maille_coordinator.records import MeshEvent, NodeWish, StartedMark, TaskEnd, TaskRecord
 from maille_protocol import Cancel, ControlOrder, ModelReference, Offer, Outcome
 
 
@@ -15,7 +15,7 @@ from maille_protocol import Cancel, ControlOrder, ModelReference, Offer, Outcome
 class Write:
     """Put a record into the journal."""
 
-    record: TaskRecord | TaskEnd | StartedMark
+    record: TaskRecord | TaskEnd | StartedMark | NodeWish
 
 
 @dataclass(frozen=True, slots=True)

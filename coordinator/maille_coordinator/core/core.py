@@ -41,6 +41,7 @@ from maille_coordinator.core.events import (
     ResumeAsked,
     TasksRestored,
     TimeReached,
+    WishesRestored,
 )
 from maille_coordinator.core.invariants import check
 from maille_coordinator.core.lifecycle import Lifecycle, outcome_of
@@ -50,7 +51,7 @@ from maille_coordinator.core.registry import ModelKey, NodeRecord, Registry
 from maille_coordinator.core.scheduler import Scheduler
 from maille_coordinator.core.tasks import Task
 from maille_coordinator.core.timers import CheckNode, EndBucket, LookAgain, RetryTask, Timers
-from maille_coordinator.records import ModelRecord, TaskEnd, TaskRecord
+from maille_coordinator.records import ModelRecord, NodeWish, TaskEnd, TaskRecord
 from maille_protocol import (
     Ask,
     BoardState,
@@ -174,6 +175,10 @@ class Core:
                 self._remove_model(name, version, now_ms)
             case TasksRestored():
                 self._restore(event, now_ms)
+            case WishesRestored(wishes):
+                for wish in wishes:
+                    if wish.drained is not None:
+                        self.registry.wishes[wish.node] = wish.drained
             case DrainAsked(node):
                 self._drain(node, now_ms, wanted=True)
             case ResumeAsked(node):
@@ -288,10 +293,15 @@ class Core:
 
     def _drain(self, node: str, now_ms: float, *, wanted: bool) -> None:
         record = self.registry.get(node)
-        if record is None:
+        if record is None and node not in self.registry.wishes:
             return
+        self.registry.wishes[node] = wanted
+        self._outbox.add(Write(NodeWish(node, wanted)))
+        if record is None:
+            return  # told when it is there
         record.drain_wanted = wanted
         record.resume_wanted = not wanted
+        record.wish_since_ms = now_ms
         record.order_sent_ms = now_ms
         command = Control.DRAIN if wanted else Control.RESUME
         self._outbox.add(SendToNode(node, ControlOrder(command, 0, "asked by a person")))
@@ -299,7 +309,11 @@ class Core:
 
     def _forget(self, node: str) -> None:
         record = self.registry.get(node)
-        if record is None or record.alive:
+        if record is not None and record.alive:
+            return
+        if self.registry.wishes.pop(node, None) is not None:
+            self._outbox.add(Write(NodeWish(node, None)))
+        if record is None:
             return
         self.registry.remove(node)
         self._scheduler.refresh(record)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from maille_coordinator.records import ModelRecord, StartedMark, TaskRecord
+from maille_coordinator.records import ModelRecord, NodeWish, StartedMark, TaskRecord
 from maille_protocol import Ask, Envelope, ErrorCode, Submit, Withdraw
 
 
@@ -59,6 +59,13 @@ class TasksRestored:
 
 
 @dataclass(frozen=True, slots=True)
+class WishesRestored:
+    """The journal of an earlier run: what people want of nodes, whether they are there or not."""
+
+    wishes: tuple[NodeWish, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DrainAsked:
     """A person wants a node to take no more work."""
 
@@ -108,6 +115,7 @@ Event: TypeAlias = (
     | ModelRemoved
     | ModelRefused
     | TasksRestored
+    | WishesRestored
     | DrainAsked
     | ResumeAsked
     | ForgetAsked

@@ -7,10 +7,10 @@ The coordinator's own timer is the truth; wills only make it faster.
 
 from dataclasses import dataclass, field
 
-from maille_coordinator.core.actions import Action, Report, SendToNode
+from maille_coordinator.core.actions import Action, Report, SendToNode, Write
 from maille_coordinator.core.counters import Counters
 from maille_coordinator.core.registry import NodeRecord, Registry
-from maille_coordinator.records import MeshEvent
+from maille_coordinator.records import MeshEvent, NodeWish
 from maille_protocol import (
     PRESENCE_TRANSITIONS,
     Control,
@@ -26,6 +26,9 @@ from maille_protocol.limits import NODE_LOST_AFTER_MS, NODE_SUSPECT_AFTER_MS
 
 REBIRTH_EVERY_MS = 5000.0
 """A node is asked to announce itself again at most this often."""
+
+WISH_SETTLES_MS = 5000.0
+"""A node that is READY so long after it was taken back has overcome any order to drain."""
 
 FRESH_MESSAGES_OF_A_TWIN = 2
 """New messages of a replaced process that show that it still runs: two devices share an id."""
@@ -77,6 +80,7 @@ class Presence:
                 self._counters.messages_unannounced += 1
                 return Heard(None)
             record = self._registry.add(node)
+            record.wish_since_ms = now_ms
         heard = Heard(record)
         if isinstance(message, NodeStatus) and envelope.seq == 0:
             self._will(heard, record, envelope.boot, message, retained, now_ms)
@@ -119,7 +123,9 @@ class Presence:
                 ):
                     record.missed_seq = envelope.seq - 1
                 if not record.alive and not retained:
-                    # It was silent for too long, but here it is: take it back at its word.
+                    # It was silent for too long, but here it is: take it back, and let it say
+                    # whether it is ready.
+                    record.missed_seq = max(record.missed_seq, envelope.seq - 1)
                     self._move(heard, record, PresenceEvent.HEARD, "heard again", now_ms)
                 self._order_again(heard, record, now_ms)
             case _:
@@ -259,8 +265,15 @@ class Presence:
 
     def _order_again(self, heard: Heard, record: NodeRecord, now_ms: float) -> None:
         """Repeat an order to drain or to resume that the node does not seem to have got."""
-        if record.state is NodeState.READY:
+        if (
+            record.resume_wanted
+            and record.state is NodeState.READY
+            and not record.incomplete
+            and now_ms - record.wish_since_ms >= WISH_SETTLES_MS
+        ):
             record.resume_wanted = False
+            self._registry.wishes.pop(record.node, None)
+            heard.actions.append(Write(NodeWish(record.node, None)))
         command = None
         if record.drain_wanted and record.state is NodeState.READY:
             command = Control.DRAIN

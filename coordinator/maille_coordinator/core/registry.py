@@ -59,6 +59,8 @@ class NodeRecord:
     """Whether the node was drained and is to take work again, and has not said that it does."""
     order_sent_ms: float = -1e12
     """When it was last told to drain or to resume."""
+    wish_since_ms: float = -1e12
+    """When a person asked for that, or this coordinator began to want it."""
     running: int = 0
     queued: int = 0
     latency_us: int = 0
@@ -130,6 +132,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._nodes: dict[str, NodeRecord] = {}
+        self.wishes: dict[str, bool] = {}
+        """What people want of nodes, also of those that were not heard yet: True for drained."""
 
     def __iter__(self) -> Iterator[NodeRecord]:
         return iter(self._nodes.values())
@@ -146,6 +150,9 @@ class Registry:
         record = self._nodes.get(node)
         if record is None:
             record = self._nodes[node] = NodeRecord(node)
+            wish = self.wishes.get(node)
+            record.drain_wanted = wish is True
+            record.resume_wanted = wish is False
         return record
 
     def remove(self, node: str) -> None:

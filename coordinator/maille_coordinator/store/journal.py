@@ -15,15 +15,15 @@ from typing import Literal, Self, TypeAlias
 
 from maille_coordinator.boards.records import Wish
 from maille_coordinator.language.records import RingKept, SessionRecord
-from maille_coordinator.records import StartedMark, TaskEnd, TaskRecord, TaskView
-from maille_coordinator.store import boards, rows, sessions
+from maille_coordinator.records import NodeWish, StartedMark, TaskEnd, TaskRecord, TaskView
+from maille_coordinator.store import boards, nodes, rows, sessions
 from maille_coordinator.store.checkpoint import Checkpointer
 from maille_coordinator.store.errors import JournalConflict, StoreError, explain
 from maille_coordinator.store.lock import FileLock
 from maille_coordinator.store.schema import connect_writer
 from maille_coordinator.store.sessions import StoredSession
 
-JournalRecord: TypeAlias = TaskRecord | TaskEnd | StartedMark
+JournalRecord: TypeAlias = TaskRecord | TaskEnd | StartedMark | NodeWish
 
 _PRUNE_STEP_ROWS = 16
 _PRUNE_STEP_S = 0.002
@@ -163,6 +163,7 @@ class Store:
         accepted: dict[bytes, int] = {}
         ended: dict[bytes, int] = {}
         marks: list[StartedMark] = []
+        node_wishes: list[NodeWish] = []
         ends: list[TaskEnd] = []
         open_rows: list[rows.Row] = []
         seq = self._next_open
@@ -175,6 +176,8 @@ class Store:
                 accepted[record.task_id] = seq
                 open_rows.append(rows.open_row(seq, record))
                 seq += 1
+            elif isinstance(record, NodeWish):
+                node_wishes.append(record)
             else:
                 marks.append(record)
         mark_rows = [(_seq(mark.task_id, known, accepted), mark.node) for mark in marks]
@@ -187,7 +190,7 @@ class Store:
             ended_seq += 1
         if len(ended) != len(ends):
             raise JournalConflict("a task ended twice in one commit")
-        self._write(connection, open_rows, mark_rows, ended_rows)
+        self._write(connection, open_rows, mark_rows, ended_rows, node_wishes)
         self._open.update(accepted)
         self._started.update(mark_seq for mark_seq, _ in mark_rows)
         for task_id, open_seq in ended.items():
@@ -352,6 +355,13 @@ class Store:
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
 
+    def node_wishes(self) -> list[NodeWish]:
+        """What people want of nodes. StoreError."""
+        try:
+            return nodes.read(self._connected())
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
     def _in_transaction(self, work: Callable[[sqlite3.Connection], None]) -> None:
         connection = self._connected()
         try:
@@ -393,6 +403,7 @@ class Store:
         open_rows: list[rows.Row],
         mark_rows: list[tuple[int, str]],
         ended_rows: list[rows.Row],
+        node_wishes: list[NodeWish],
     ) -> None:
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -410,6 +421,8 @@ class Store:
                 _all(connection.executemany(rows.DELETE_OPEN, open_seqs), len(ended_rows), "ended")
                 if self._started or mark_rows:
                     connection.executemany(rows.DELETE_STARTED, open_seqs)
+            if node_wishes:
+                nodes.write(connection, node_wishes)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back(connection)

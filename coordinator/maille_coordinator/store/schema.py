@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maille_coordinator.store.errors import StoreCorrupt, StoreVersion
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Stands in the file's `user_version`; raised with every change of the tables."""
 
 APPLICATION_ID = 0x4D61496C
@@ -114,7 +114,12 @@ CREATE TABLE ring (
 ) WITHOUT ROWID;
 """
 
-_ADDED_IN = {2: SESSION_TABLES, 3: BOARD_TABLES, 4: RING_TABLES}
+# Version 5: the nodes that people drained, or took back and that have not said so yet.
+NODE_TABLES = """
+CREATE TABLE node_wish (node TEXT PRIMARY KEY, drained INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+_ADDED_IN = {2: SESSION_TABLES, 3: BOARD_TABLES, 4: RING_TABLES, 5: NODE_TABLES}
 
 _WRITER_SETTINGS = (
     # Commits append to one file; readers and checkpoints never wait for them.

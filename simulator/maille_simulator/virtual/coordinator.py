@@ -26,6 +26,7 @@ from maille_coordinator.core.events import (
     ProcessStalled,
     TasksRestored,
     TimeReached,
+    WishesRestored,
 )
 from maille_coordinator.packing import split_offers, split_outcomes
 from maille_coordinator.records import ModelRecord
@@ -110,6 +111,7 @@ class VirtualCoordinator(Process):
         self._due_acceptances: list[tuple[str, int, tuple[bytes, ...]]] = []
         for model in models:
             self.round(ModelAdded(model))
+        self.round(WishesRestored(journal.node_wishes()))
         self.round(TasksRestored(journal.open_tasks(), journal.ended_ids(100_000)))
         self.connect()
 
@@ -188,6 +190,7 @@ class VirtualCoordinator(Process):
     def _carry_out(self, actions: Sequence[Action]) -> None:
         offers = [action for action in actions if isinstance(action, SendOffers)]
         if offers:
+            self.watch.check_offers(actions, self.journal.wishes)
             self._send_offers(offers, marked=False)
         records = [action.record for action in actions if isinstance(action, Write)]
         if self.crash_at == "before commit" and records:

@@ -6,7 +6,7 @@ promise even if the coordinator no longer remembers the first end.
 
 from collections.abc import Sequence
 
-from maille_coordinator.records import StartedMark, TaskEnd, TaskRecord
+from maille_coordinator.records import NodeWish, StartedMark, TaskEnd, TaskRecord
 from maille_simulator.virtual.violation import Violation
 
 
@@ -15,6 +15,8 @@ class VirtualJournal:
 
     def __init__(self) -> None:
         self.ends: dict[bytes, TaskEnd] = {}
+        self.wishes: dict[str, bool] = {}
+        """What people want of nodes: True for drained."""
         self._open: dict[bytes, TaskRecord] = {}
         self._marks: dict[bytes, StartedMark] = {}
         self._epoch = 0
@@ -24,7 +26,7 @@ class VirtualJournal:
         self._epoch = max(self._epoch + 1, minimum)
         return self._epoch
 
-    def commit(self, records: Sequence[TaskRecord | TaskEnd | StartedMark]) -> None:
+    def commit(self, records: Sequence[TaskRecord | TaskEnd | StartedMark | NodeWish]) -> None:
         """Write records; Violation for what must never be written."""
         marks: list[StartedMark] = []
         ends: list[TaskEnd] = []
@@ -33,6 +35,11 @@ class VirtualJournal:
                 ends.append(record)
             elif isinstance(record, StartedMark):
                 marks.append(record)
+            elif isinstance(record, NodeWish):
+                if record.drained is None:
+                    self.wishes.pop(record.node, None)
+                else:
+                    self.wishes[record.node] = record.drained
             elif record.task_id in self._open:
                 raise Violation("accepted twice", f"task {record.task_id.hex()} was open already")
             elif record.task_id in self.ends:
@@ -59,6 +66,10 @@ class VirtualJournal:
     def open_tasks(self) -> tuple[tuple[TaskRecord, StartedMark | None], ...]:
         """Every task that has not ended, in the order of acceptance, with its mark."""
         return tuple((record, self._marks.get(task_id)) for task_id, record in self._open.items())
+
+    def node_wishes(self) -> tuple[NodeWish, ...]:
+        """What people want of nodes."""
+        return tuple(NodeWish(node, drained) for node, drained in self.wishes.items())
 
     def ended_ids(self, limit: int) -> tuple[bytes, ...]:
         """Ids of the last ended tasks, oldest first."""

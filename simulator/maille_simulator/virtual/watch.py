@@ -1,11 +1,11 @@
 """Looks over a coordinator's shoulder: what it may never do with what it hears."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from maille_coordinator.core import Core
-from maille_coordinator.core.actions import Action, Report, Write
+from maille_coordinator.core.actions import Action, Report, SendOffers, Write
 from maille_coordinator.core.events import NodeSpoke
-from maille_coordinator.records import TaskEnd
+from maille_coordinator.records import NodeWish, TaskEnd
 from maille_protocol import (
     ErrorCode,
     Heartbeat,
@@ -105,6 +105,19 @@ class CoordinatorWatch:
                 ):
                     text = f"{node} was heard {unread_ms:.0f} ms ago"
                     raise Violation("no node is lost while it answers", text)
+
+    def check_offers(self, actions: Sequence[Action], wishes: Mapping[str, bool]) -> None:
+        """Violation if a node gets work that a person has drained, by the journal's word."""
+        writes = [action.record for action in actions if isinstance(action, Write)]
+        changed = {one.node for one in writes if isinstance(one, NodeWish)}
+        for action in actions:
+            if (
+                isinstance(action, SendOffers)
+                and wishes.get(action.node)
+                and action.node not in changed
+            ):
+                text = f"{action.node} is offered {len(action.offers)} tasks"
+                raise Violation("a drained node gets no work", text)
 
     def broken(self, text: str) -> None:
         """Raise that the core contradicts itself."""

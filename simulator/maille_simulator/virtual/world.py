@@ -6,12 +6,12 @@ from random import Random
 
 from maille_coordinator.core import CoreLimits
 from maille_coordinator.core.events import DrainAsked, Event, ResumeAsked
-from maille_protocol import Outcome, Submission
+from maille_protocol import NodeState, Outcome, Submission
 from maille_protocol.topics import Party
 from maille_simulator.virtual.broker import VirtualBroker
 from maille_simulator.virtual.client import VirtualClient
 from maille_simulator.virtual.coordinator import VirtualCoordinator
-from maille_simulator.virtual.faults import Fault, FaultKind
+from maille_simulator.virtual.faults import Fault
 from maille_simulator.virtual.journal import VirtualJournal
 from maille_simulator.virtual.ledger import Ledger
 from maille_simulator.virtual.node import VirtualNode
@@ -29,7 +29,11 @@ SETTLE_MS = 1500.0
 """After the last outcome: what nodes still hold by mistake is found within this time."""
 
 RESUME_AGAIN_MS = 500.0
-RESUME_LAST_MS = 2000.0
+LASTING_DRAIN = 0.6
+"""A drain of this amount lasts until `DRAINED_MS` after the last trouble."""
+
+DRAINED_MS = 5500.0
+_WISHES = {True: "drained", False: "to take work"}
 LEAVE_TIMEOUT_MS = 3000.0
 CLOCK_JUMP_MS = 600_000.0
 
@@ -80,6 +84,7 @@ class World:
         self.coordinator.watch.check_answering(
             {name: node.boot for name, node in self.nodes.items() if node.answers}
         )
+        self._check_wishes()
 
     def play(self) -> None:
         """Let everything happen, until all has ended or patience has; Violation as `run`."""
@@ -171,6 +176,14 @@ class World:
             self.coordinator.watch.check_memory()
         self.schedule.after(self.plan.validate_every_ms, self._validate)
 
+    def _check_wishes(self) -> None:
+        """Violation if a node stayed drained that nobody wants drained, or the other way round."""
+        for name, node in self.nodes.items():
+            drained = node.core.state is NodeState.DRAINING
+            if node.is_up and not node.stopped and drained != bool(self.journal.wishes.get(name)):
+                text = f"{name} is {node.core.state.name} in calm weather"
+                raise Violation("what people want holds", text)
+
     def _report_lost(self) -> None:
         missing = [
             task_id for task_id, promise in self.ledger.tasks.items() if promise.outcome is None
@@ -220,7 +233,21 @@ class World:
 
     def _begin_drain(self, fault: Fault) -> None:
         self._ask(DrainAsked(fault.target))
-        self._ends(fault, self._resume, fault.target)
+        if self.plan.heals and fault.amount >= LASTING_DRAIN:
+            self.schedule.at(self.plan.healed_ms + DRAINED_MS, self._look_and_resume, fault.target)
+        else:
+            self._ends(fault, self._resume, fault.target)
+
+    def _look_and_resume(self, target: str) -> None:
+        """Long after the last trouble a node is as people want it, whoever has died meanwhile."""
+        node = self.nodes.get(target)
+        wanted = self.journal.wishes.get(target)
+        if node is not None and node.is_up and wanted is not None:
+            state = node.core.state
+            if state is not (NodeState.DRAINING if wanted else NodeState.READY):
+                text = f"{target} is {state.name}, a person wants it {_WISHES[wanted]}"
+                raise Violation("what people want holds", text)
+        self._resume(target)
 
     def _resume(self, node: str) -> None:
         coordinator = self.coordinator
@@ -229,6 +256,12 @@ class World:
             self.schedule.after(RESUME_AGAIN_MS, self._resume, node)
             return
         self._ask(ResumeAsked(node))
+        self.schedule.after(RESUME_AGAIN_MS, self._resume_again, node)
+
+    def _resume_again(self, node: str) -> None:
+        """A person whose call was cut off by a coordinator's death calls again."""
+        if self.journal.wishes.get(node):
+            self._resume(node)
 
     def _ask(self, event: Event) -> None:
         coordinator = self.coordinator
@@ -348,12 +381,6 @@ class World:
         ]:
             self.broker.heal(party, target)
         self.schedule.after(LEAVE_TIMEOUT_MS + 500.0, self._start_missing)
-
-        for fault in self.plan.faults:
-            if fault.kind is FaultKind.DRAIN:
-                # A wish that a coordinator took with it into its death: the person sees the
-                # node drained, and asks again.
-                self.schedule.after(RESUME_LAST_MS, self._resume, fault.target)
 
     def _start_missing(self) -> None:
         for node in list(self.nodes):
