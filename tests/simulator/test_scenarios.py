@@ -1,10 +1,12 @@
 """Scenario files: what they may say, what they are told when they are wrong, the ready ones."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from maille_simulator.errors import ScenarioError, SimulatorError
+from maille_simulator.real.proxy import FaultProxy
 from maille_simulator.scenario.load import arrivals
 from maille_simulator.scenario.read import (
     find_scenario,
@@ -13,7 +15,7 @@ from maille_simulator.scenario.read import (
     seconds,
     shortened,
 )
-from maille_simulator.scenario.values import EventKind, LoadKind
+from maille_simulator.scenario.values import EventKind, LinkQuality, LoadKind
 from maille_simulator.virtual.scenario_run import run_virtually
 
 GOOD = """\
@@ -65,6 +67,10 @@ def test_a_scenario_is_read(tmp_path: Path) -> None:
         ("per_s: 10", "from: 1s", 10, ["needs 'per_s'"]),
         ("per_s: 10", "per_s: 10, to: 11s", 10, ["from 0 s to 11 s"]),
         ("duration: 10s", "duration: 0", 2, ["longer than no time"]),
+        ("duration: 10s", "duration: .inf", 2, ["duration is inf"]),
+        ("duration: 10s", "duration: 200h", 2, ["seven days"]),
+        ("per_s: 10", "per_s: .nan", 10, ["per_s is nan"]),
+        ("per_s: 10", "per_s: 1000000000", 10, ["10,000,000,000 tasks"]),
         ("do: kill, nodes: board-1", "do: kill", 12, ["needs `nodes`"]),
         ("do: kill", "do: battery, percent: 3", 12, []),
         ("nodes: board-1, for: 1s", "nodes: pc, percent: 5", 12, []),
@@ -175,6 +181,17 @@ def test_a_language_model_takes_no_tasks(tmp_path: Path) -> None:
     text = GOOD.replace("run: 5ms", "language: true")
     with pytest.raises(ScenarioError, match="for language models"):
         read_scenario(write(tmp_path, text))
+
+
+def test_where_every_packet_is_lost_time_still_passes(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(GOOD.replace("do: kill", "do: loss, share: 1"))
+    record = run_virtually(read_scenario(path))
+    assert record.lost == 0
+    link = LinkQuality(loss=1.0)
+    proxy = FaultProxy(1, Random(1))
+    proxy.quality = link
+    assert 2.0 < proxy.delay_s() < 6.0
 
 
 def test_a_scenario_that_asks_too_much_fails(tmp_path: Path) -> None:

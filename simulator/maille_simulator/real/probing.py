@@ -57,14 +57,17 @@ async def measure(mesh: AsyncMesh, parts: Parts, inputs: Mapping[str, np.ndarray
 
         await asyncio.gather(*(one() for _ in range(2 * PROBES)))  # every probe has the model then
         singles = []
+        late = []
         for _ in range(SINGLES):
+            began_s = time.monotonic()
             await asyncio.sleep(PAUSE_S)
+            late.append(1000 * (time.monotonic() - began_s - PAUSE_S))
             singles.append(await one())
         bursts = []
         for _ in range(BURSTS):
             await asyncio.sleep(PAUSE_S)
             bursts += await asyncio.gather(*(one() for _ in range(BURST_TASKS)))
-        return ProbeTimes(median(singles), median(bursts))
+        return ProbeTimes(median(singles), median(bursts), max(0.0, median(late)))
     finally:
         await asyncio.gather(*(light.leave() for light in nodes))
         await asyncio.gather(*(proxy.close() for proxy in proxies))

@@ -12,6 +12,9 @@ from random import Random
 from maille_simulator.scenario.values import LinkQuality
 
 RETRANSMIT_S = 0.22
+MOST_RETRANSMITS = 15
+"""Where everything is lost, time still has to pass; TCP gives up after as many."""
+
 CHUNK_BYTES = 16 * 1024
 LONG_QUEUE_BYTES = 1 << 20
 """So much may wait in the proxy; then the sender has to."""
@@ -137,7 +140,7 @@ class FaultProxy:
                 else:
                     data = splitter.rest() + data
                 # What comes later does not overtake: it is one TCP stream.
-                last_s = max(last_s, asyncio.get_running_loop().time() + self._delay_s())
+                last_s = max(last_s, asyncio.get_running_loop().time() + self.delay_s())
                 waiting.append((last_s, data))
                 came.set()
                 if sum(len(item) for _, item in waiting) >= LONG_QUEUE_BYTES:
@@ -153,12 +156,14 @@ class FaultProxy:
         while waiting and self._open.is_set():  # noqa: ASYNC110 - a moment, at a connection's end
             await asyncio.sleep(0.005)
 
-    def _delay_s(self) -> float:
+    def delay_s(self) -> float:
+        """How long the next bytes are on their way."""
         quality, random = self.quality, self._random
         delay_s = (quality.latency_ms + random.random() * quality.jitter_ms) / 1000
-        if quality.loss:
-            while random.random() < quality.loss:
-                delay_s += RETRANSMIT_S
+        for _ in range(MOST_RETRANSMITS):
+            if random.random() >= quality.loss:
+                break
+            delay_s += RETRANSMIT_S
         return delay_s
 
 

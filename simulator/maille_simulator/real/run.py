@@ -170,7 +170,10 @@ class _RealRun:
                 await asyncio.to_thread(file.write_bytes, digits.onnx)
             if model.tiny:
                 built_in.append(await asyncio.to_thread(file.read_bytes))
-            await mesh.models.add(file, model.name)
+            try:
+                await mesh.models.add(file, model.name)
+            except MailleError as error:
+                raise SimulatorError(f"model {model.name} ({file}): {error}") from error
         self._nodes.serial.models = built_in
 
     async def _deliver(self, mesh: AsyncMesh) -> None:

@@ -1,6 +1,7 @@
 """A YAML file with its line numbers, checked against the JSON schema."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -100,7 +101,20 @@ def _note_lines(document: Document, node: yaml.Node, place: Place, seen_nodes: s
             _note_lines(document, item, (*place, position), seen_nodes)
 
 
+def _refuse_infinite(document: Document, value: Any, place: Place) -> None:
+    """YAML knows .inf and .nan, which no schema refuses and no clock can count."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_infinite(document, item, (*place, str(key)))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _refuse_infinite(document, item, (*place, position))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise document.error(place, f"{place[-1]} is {value}: write a number that ends")
+
+
 def _check(document: Document) -> None:
+    _refuse_infinite(document, document.value, ())
     validator = jsonschema.Draft202012Validator(schema())
     errors = sorted(
         validator.iter_errors(document.value),

@@ -29,6 +29,11 @@ SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
 PACKAGED = Path(__file__).resolve().parents[1] / "ready"
 """Where they lie in an installed package."""
 
+MOST_TASKS = 5_000_000
+"""Of one load: each takes some hundred bytes for as long as the run lasts."""
+
+LONGEST_S = 7 * 86_400.0
+
 _AMOUNTS = {
     EventKind.LATENCY: "latency",
     EventKind.LOSS: "share",
@@ -72,6 +77,8 @@ def read_scenario(path: Path) -> Scenario:
     duration_s = seconds(value["duration"])
     if duration_s <= 0:
         raise document.error(("duration",), "a scenario has to last longer than no time")
+    if duration_s > LONGEST_S:
+        raise document.error(("duration",), "a scenario lasts at most seven days")
     models = tuple(
         _model(document, ("models", place), item)
         for place, item in enumerate(value.get("models", [{"name": "digits"}]))
@@ -228,6 +235,14 @@ def _load(
             f"{duration_s:g} s"
         )
         raise document.error((*place, "to" if "to" in item else "from"), text)
+    rate = item.get("burst", 0) / max(1e-9, seconds(item.get("every", 1)))
+    tasks = (to_s - from_s) * max(item.get("per_s", 0.0), rate)
+    if tasks > MOST_TASKS:
+        text = (
+            f"this load makes {tasks:,.0f} tasks, at most {MOST_TASKS:,} can be played: fewer a "
+            "second, or a shorter time"
+        )
+        raise document.error(place, text)
     language = {
         model["name"] for model in document.value.get("models", ()) if model.get("language")
     }

@@ -13,6 +13,7 @@ from typing import Protocol
 from maille_protocol.topics import Party, Topic
 from maille_simulator.virtual.schedule import Schedule
 
+MOST_RETRANSMITS = 15
 RETRANSMIT_MS = 220.0
 """What TCP makes of a lost packet: it comes later."""
 
@@ -53,9 +54,12 @@ class PartyLink:
         delay_ms = self.latency_ms + random.random() * self.jitter_ms
         if self.bytes_per_s:
             delay_ms += 1000.0 * size_bytes / self.bytes_per_s
-        # What is sent again may be lost again.
-        while self.loss and random.random() < self.loss:
-            delay_ms += RETRANSMIT_MS
+        if self.loss:
+            # What is sent again may be lost again.
+            for _ in range(MOST_RETRANSMITS):
+                if random.random() >= self.loss:
+                    break
+                delay_ms += RETRANSMIT_MS
         return delay_ms
 
 

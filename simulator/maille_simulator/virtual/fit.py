@@ -1,5 +1,6 @@
 """A machine's profile for virtual time, found so that virtual probes take what real ones took."""
 
+from dataclasses import replace
 from statistics import median
 
 from maille_simulator.scenario.values import (
@@ -46,7 +47,7 @@ def fitted_profile(times: ProbeTimes) -> MachineProfile:
         # Half of a burst comes before a typical task of it, at each of its messages.
         step_ms = burst_off_ms / (BURST_TASKS / 2 * MESSAGES_OF_A_TASK)
         message_ms = min(MOST_MESSAGE_MS, max(0.0, message_ms + step_ms))
-    return profile_of(hop_ms, message_ms)
+    return replace(profile_of(hop_ms, message_ms), timer_ms=times.timer_ms)
 
 
 def profile_of(hop_ms: float, message_ms: float) -> MachineProfile:

@@ -22,3 +22,5 @@ class ProbeTimes:
     single_ms: float
     burst_ms: float
     """Of all tasks of all bursts."""
+    timer_ms: float = 0.0
+    """How late a timer fires, which every delay of a real link waits for."""

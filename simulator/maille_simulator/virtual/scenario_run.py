@@ -46,6 +46,8 @@ class MachineProfile:
     coordinator_round_ms: float = 0.1
     message_ms: float = 0.0
     """What the mesh's processes on this machine take for one message, one after the other."""
+    timer_ms: float = 0.0
+    """How much later than its latency says a message comes over a link, each way."""
 
 
 def run_virtually(scenario: Scenario, profile: MachineProfile | None = None) -> RunRecord:
@@ -57,10 +59,11 @@ def run_virtually(scenario: Scenario, profile: MachineProfile | None = None) -> 
         )
     started_s = time.perf_counter()
     recorder = Recorder()
-    plan = plan_of(scenario, profile or MachineProfile())
+    profile = profile or MachineProfile()
+    plan = plan_of(scenario, profile)
     world = World(plan, recorder)
     for group in scenario.groups:
-        link = party_link(group.link)
+        link = party_link(group.link, profile.timer_ms)
         if link is not None:
             for node in group.ids:
                 world.broker.links[world.party(node), node] = link
@@ -149,7 +152,11 @@ def plan_of(scenario: Scenario, profile: MachineProfile) -> RunPlan:
         (CLIENT,),
         tuple(bursts),
         (),
-        tuple(fault for event in scenario.events for fault in _faults(event, scenario)),
+        tuple(
+            fault
+            for event in scenario.events
+            for fault in _faults(event, scenario, profile.timer_ms)
+        ),
         weather,
         weather,
         keepalive_ms=22_500.0,
@@ -173,13 +180,13 @@ def _machine(group: NodeGroup, profile: MachineProfile) -> NodeProfile:
     )
 
 
-def party_link(link: LinkQuality) -> PartyLink | None:
-    """A node's way, None if it is as good as any."""
+def party_link(link: LinkQuality, timer_ms: float = 0.0) -> PartyLink | None:
+    """A node's way on a machine whose timers are so late, None if it is as good as any."""
     if link == LinkQuality():
         return None
     damaged = 1 - (1 - link.corruption) ** SERIAL_FRAME_BYTES
     return PartyLink(
-        link.latency_ms,
+        link.latency_ms + timer_ms,
         link.jitter_ms,
         max(link.loss, damaged),
         link.bytes_per_s,
@@ -196,7 +203,7 @@ _SAME = {
 }
 
 
-def _faults(event: Happening, scenario: Scenario) -> list[Fault]:
+def _faults(event: Happening, scenario: Scenario, timer_ms: float) -> list[Fault]:
     at_ms = event.at_s * 1000
     lasts_ms = float("inf") if event.lasts_s is None else event.lasts_s * 1000
     short_ms = RESTART_MS if event.lasts_s is None else lasts_ms
@@ -229,7 +236,14 @@ def _faults(event: Happening, scenario: Scenario) -> list[Fault]:
         case _:
             quality = _quality(event)
             return [
-                Fault(at_ms, FaultKind.LINK, node, lasts_ms, random.random(), party_link(quality))
+                Fault(
+                    at_ms,
+                    FaultKind.LINK,
+                    node,
+                    lasts_ms,
+                    random.random(),
+                    party_link(quality, timer_ms),
+                )
                 for node in event.nodes
             ]
 
