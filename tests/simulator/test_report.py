@@ -9,7 +9,14 @@ import pytest
 
 from maille_simulator.report.junit import junit_xml
 from maille_simulator.report.page import html_page
-from maille_simulator.report.record import AttemptSeen, Mark, RunRecord, TaskSeen, Twin
+from maille_simulator.report.record import (
+    AttemptSeen,
+    Mark,
+    RunRecord,
+    TaskSeen,
+    Twin,
+    text_of_ms,
+)
 from maille_simulator.scenario.values import (
     Expectations,
     Load,
@@ -124,3 +131,12 @@ def test_an_empty_run_has_a_page_too() -> None:
     found = record()
     found.tasks, found.marks, found.attempts, found.bytes_by_topic = [], [], [], {}
     assert "<svg" not in html_page([found])
+
+
+def test_times_are_written_as_a_person_writes_them() -> None:
+    assert [text_of_ms(value) for value in (4.0213, 44.44, 1118.3, math.inf)] == [
+        "4.02 ms",
+        "44.4 ms",
+        "1,118 ms",
+        "none",
+    ]

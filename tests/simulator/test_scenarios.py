@@ -194,6 +194,17 @@ def test_where_every_packet_is_lost_time_still_passes(tmp_path: Path) -> None:
     assert 2.0 < proxy.delay_s() < 6.0
 
 
+def test_a_link_is_its_own_again_after_an_event(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    slow = GOOD.replace("count: 3}", "count: 3, link: {latency: 40ms}}")
+    slow = slow.replace("  - {name: pc, kind: pc}\n", "")
+    path.write_text(slow.replace("do: kill", "do: latency, latency: 200ms"))
+    record = run_virtually(read_scenario(path))
+    late = [task.latency_ms for task in record.tasks if task.submitted_s > 5]
+    assert late
+    assert all(latency_ms is not None and latency_ms >= 85 for latency_ms in late)
+
+
 def test_a_scenario_that_asks_too_much_fails(tmp_path: Path) -> None:
     text = GOOD.replace("expect: {lost: 0}", "expect: {p50: 1ms, tasks_per_s: 1000}")
     record = run_virtually(read_scenario(write(tmp_path, text)))

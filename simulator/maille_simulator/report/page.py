@@ -1,11 +1,10 @@
 """One self-contained HTML page for one run or several."""
 
 import html
-import math
 from collections.abc import Sequence
 
 from maille_simulator.report import plots
-from maille_simulator.report.record import RunRecord, quantile
+from maille_simulator.report.record import RunRecord, quantile, text_of_ms
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -18,7 +17,7 @@ th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid #e4
 th { font-weight: 600; color: #52606d; }
 .yes { color: #1b7f4d; font-weight: 600; } .no { color: #c23030; font-weight: 600; }
 .figures { display: flex; flex-wrap: wrap; gap: 12px; margin: 14px 0; }
-.figures div { border: 1px solid #e4e7eb; border-radius: 8px; padding: 8px 14px; min-width: 92px; }
+.figures div { border: 1px solid #e4e7eb; border-radius: 8px; padding: 8px 12px; min-width: 80px; }
 .figures b { display: block; font-size: 20px; } .figures span { color: #7b8794; font-size: 13px; }
 figure { margin: 0; } svg { max-width: 100%; height: auto; }
 """
@@ -93,17 +92,13 @@ def _figures(record: RunRecord) -> str:
         (f"{len(record.tasks):,}", "tasks"),
         (f"{record.lost}", "lost"),
         (f"{record.done_share:.1%}", "done"),
-        (_ms(quantile(latencies, 0.5)), "p50"),
-        (_ms(quantile(latencies, 0.99)), "p99"),
+        (text_of_ms(quantile(latencies, 0.5)), "p50"),
+        (text_of_ms(quantile(latencies, 0.99)), "p99"),
         (f"{record.tasks_per_s:,.1f}", "tasks a second"),
         (f"{sum(task.attempts > 1 for task in record.tasks)}", "tried again"),
     ]
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for value, name in values)
     return f'<div class="figures">{cells}</div>'
-
-
-def _ms(value: float) -> str:
-    return f"{value:.3g} ms" if math.isfinite(value) else "none"
 
 
 def _checks(record: RunRecord) -> str:

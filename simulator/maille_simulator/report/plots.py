@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from maille_simulator.report.record import RunRecord, quantile
+from maille_simulator.report.record import RunRecord, quantile, text_of_ms
 
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, ORANGE, RED = "#2f6fab", "#d9822b", "#c23030"
@@ -52,7 +52,7 @@ def latency_plot(record: RunRecord) -> str:
         ms = quantile(latencies, share)
         axes.plot([ms], [share], "o", color=ORANGE, markersize=4)
         axes.annotate(
-            f"{name} {ms:.3g} ms", (ms, share), (6, -11), textcoords="offset points", color=INK
+            f"{name} {text_of_ms(ms)}", (ms, share), (6, -11), textcoords="offset points", color=INK
         )
     return svg_text(figure)
 
@@ -84,7 +84,8 @@ def throughput_plot(record: RunRecord) -> str:
     axes.set_xlim(0, last_s)
     axes.set_xlabel("seconds")
     axes.set_ylabel("tasks a second")
-    axes.legend(frameon=False, loc="upper right", ncols=2)
+    # Above the curves, which reach the top where work has piled up.
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
     return svg_text(figure)
 
 

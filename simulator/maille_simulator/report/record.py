@@ -231,6 +231,15 @@ def quantile(values: Sequence[float], share: float) -> float:
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
+def text_of_ms(value_ms: float) -> str:
+    """Three figures, as a person writes them: 4.02 ms, 1,120 ms; "none" for infinity."""
+    if not math.isfinite(value_ms):
+        return "none"
+    if value_ms >= 100:
+        return f"{value_ms:,.0f} ms"
+    return f"{value_ms:.3g} ms"
+
+
 def finite(value: float) -> float | None:
     """JSON knows no infinity."""
     return value if math.isfinite(value) else None

@@ -107,6 +107,8 @@ class VirtualBroker:
         self.is_up = True
         self.links: dict[tuple[Party, str], PartyLink] = {}
         """Parties whose way is worse than the weather."""
+        self.own_links: dict[tuple[Party, str], PartyLink] = {}
+        """What their ways are again when nothing hurts them."""
         self.bytes_by_topic: Counter[str] = Counter()
         self.messages = 0
         self._schedule = schedule

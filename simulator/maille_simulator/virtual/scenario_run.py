@@ -66,7 +66,8 @@ def run_virtually(scenario: Scenario, profile: MachineProfile | None = None) -> 
         link = party_link(group.link, profile.timer_ms)
         if link is not None:
             for node in group.ids:
-                world.broker.links[world.party(node), node] = link
+                key = world.party(node), node
+                world.broker.links[key] = world.broker.own_links[key] = link
     record = RunRecord(scenario, "virtual")
     watch = _ReadyWatch(world, scenario)
     watch.look()

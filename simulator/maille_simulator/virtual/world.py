@@ -351,7 +351,11 @@ class World:
             self._ends(fault, self._end_link, key)
 
     def _end_link(self, key: tuple[Party, str]) -> None:
-        self.broker.links.pop(key, None)
+        own = self.broker.own_links.get(key)
+        if own is None:
+            self.broker.links.pop(key, None)
+        else:
+            self.broker.links[key] = own
 
     def _begin_storm(self, fault: Fault) -> None:
         self.broker.weather = copy.copy(self.plan.storm)
