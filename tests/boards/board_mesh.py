@@ -201,10 +201,17 @@ class Peer:
     def boot(self) -> int:
         return self.envelopes[-1].boot
 
-    def send(self, topic: topics.Topic, message: MeshMessage, *, epoch: int | None = None) -> None:
+    def send(
+        self,
+        topic: topics.Topic,
+        message: MeshMessage,
+        *,
+        epoch: int | None = None,
+        seq: int | None = None,
+    ) -> None:
         self.seq += 1
         epoch = self.epoch if epoch is None else epoch
-        payload = pack(message, boot=1, seq=self.seq, epoch=epoch)
+        payload = pack(message, boot=1, seq=seq or self.seq, epoch=epoch)
         name = "c1" if topic is topics.COORDINATOR else self.node
         sent = self.link.publish(topic.on(MESH, name), payload, qos=topic.qos, retain=topic.retain)
         assert sent
@@ -243,10 +250,11 @@ class Peer:
         remaining_ms: int = 60_000,
         epoch: int | None = None,
         name: str = "x",
+        flags: int = 0,
     ) -> bytes:
         task_id = task_id or secrets.token_bytes(16)
         content = encode_tensors({name: inputs})
-        offer = Offer(task_id, attempt, remaining_ms, 0, content)
+        offer = Offer(task_id, attempt, remaining_ms, flags, content)
         self.send(topics.NODE_TASK, Offers(reference(container), (offer,)), epoch=epoch)
         return task_id
 

@@ -34,6 +34,7 @@ from maille_protocol import (
     SenseCommand,
     SenseMode,
     SenseOrder,
+    TaskFlag,
     topics,
 )
 from maille_protocol.tensors import encode_tensors
@@ -296,6 +297,32 @@ def test_offers_again_epochs_and_cancel(tmp_path: Path) -> None:
             codes = {result.code for result in results}
             assert codes <= {ErrorCode.NONE, ErrorCode.BUSY}
             assert sum(result.code is ErrorCode.NONE for result in results) >= 2
+
+    play(story)
+
+
+def test_late_copies_of_orders_and_of_refused_offers_change_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with mesh(tmp_path) as (_, coordinator, _switch):
+            await coordinator.deployed(CONTAINER)
+            good = random_input(MODEL, 1)
+            drain = ControlOrder(Control.DRAIN, 0, "test")
+            coordinator.send(topics.NODE_CONTROL, drain)
+            drain_seq = coordinator.seq
+            once = TaskFlag.AT_MOST_ONCE
+            task = coordinator.offer(CONTAINER, good, flags=once)
+            assert (await coordinator.answer(task)).code is ErrorCode.DRAINING
+            again = coordinator.offer(CONTAINER, good)
+            assert (await coordinator.answer(again)).code is ErrorCode.DRAINING
+            coordinator.send(topics.NODE_CONTROL, ControlOrder(Control.RESUME, 0, "test"))
+            coordinator.send(topics.NODE_CONTROL, drain, seq=drain_seq)
+            # The task has gone elsewhere meanwhile: only a newer attempt may run here.
+            coordinator.offer(CONTAINER, good, task_id=task, flags=once)
+            coordinator.offer(CONTAINER, good, task_id=again)
+            assert (await coordinator.answer(again, 2)).status is ResultStatus.DONE
+            assert len(coordinator.results[task]) == 1
+            coordinator.offer(CONTAINER, good, task_id=task, attempt=2, flags=once)
+            assert (await coordinator.answer(task, 2)).status is ResultStatus.DONE
 
     play(story)
 

@@ -234,9 +234,11 @@ class FakeCoordinator:
         *,
         epoch: int | None = None,
         name: str | None = None,
+        seq: int | None = None,
     ) -> None:
         self.seq += 1
-        payload = pack(message, boot=1, seq=self.seq, epoch=self.epoch if epoch is None else epoch)
+        epoch = self.epoch if epoch is None else epoch
+        payload = pack(message, boot=1, seq=seq or self.seq, epoch=epoch)
         where = topic.on(MESH, name or self.node)
         assert self.link.publish(where, payload, qos=topic.qos, retain=topic.retain)
 

@@ -44,6 +44,8 @@ from maille_protocol import (
     ModelReport,
     NodeInfo,
     NodeState,
+    Offer,
+    Offers,
     Readings,
     ResultStatus,
     SenseOrder,
@@ -430,6 +432,28 @@ async def test_orders_to_a_board(
             world.mesh.send(topics.NODE_CONTROL, ControlOrder(Control.STOP_DUPLICATE, boot, "twin"))
             await world.mesh.until(lambda: world.state(board.path) == "unfit")
             assert "another node with this id" in world.service.status()[0].problem
+
+
+@in_loop
+async def test_a_gateway_passes_late_copies_over_for_its_board(
+    broker: Endpoint, tmp_path: Path
+) -> None:
+    with plugged(Plan(built_in=(MODEL,))) as [board]:
+        async with gateway(broker, tmp_path, board.path) as world:
+            mesh = world.mesh
+            await mesh.ready()
+            drain = ControlOrder(Control.DRAIN, 0, "service")
+            mesh.send(topics.NODE_CONTROL, drain)
+            drain_seq = mesh.seq
+            offer = Offer(bytes(16), 1, 60_000, TaskFlag.AT_MOST_ONCE, INPUTS)
+            mesh.send(topics.NODE_TASK, Offers(tiny(), (offer,)))
+            assert (await mesh.answers([offer.task_id]))[0].code is ErrorCode.DRAINING
+            mesh.send(topics.NODE_CONTROL, ControlOrder(Control.RESUME, 0, ""))
+            await mesh.ready()
+            mesh.send(topics.NODE_CONTROL, drain, seq=drain_seq)
+            mesh.send(topics.NODE_TASK, Offers(tiny(), (offer,)))
+            assert (await world.result(tiny()))[0] is ResultStatus.DONE
+            assert len(mesh.results[offer.task_id]) == 1
 
 
 @in_loop

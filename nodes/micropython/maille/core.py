@@ -60,6 +60,9 @@ class Core:
         self._tasks = Tasks(self._voice, self._delivery.sha256s, max_message_bytes)
         self._online = False
         self._drained = False
+        self._order_boot = 0
+        # Of the last order: a copy of an earlier one must not undo it.
+        self._order_seq = 0
         self._leaving = False
         self._busy = False
         self._measure_nonce = -1
@@ -178,7 +181,7 @@ class Core:
 
     def _hear(self, kind: int, envelope: tuple, now_ms: int) -> None:
         voice, tasks = self._voice, self._tasks
-        _, _, epoch, body = envelope
+        boot, seq, epoch, body = envelope
         newer = epoch > voice.epoch
         if newer:
             voice.epoch = epoch
@@ -194,7 +197,10 @@ class Core:
             for task_id, attempt in body:
                 tasks.cancelled(task_id, attempt, now_ms)
         elif kind == codes.CONTROL:
-            self._ordered(body, now_ms)
+            # A gateway's session gives orders in order, without numbers.
+            if boot != self._order_boot or seq > self._order_seq or not seq:
+                self._order_boot, self._order_seq = boot, seq
+                self._ordered(body, now_ms)
         elif kind == codes.COORDINATOR_STATE:
             self._coordinator(body, newer, now_ms)
         elif kind == codes.MODEL_ORDER:

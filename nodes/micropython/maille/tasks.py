@@ -15,6 +15,8 @@ MAX_REMEMBERED_BYTES = const(2048)
 MAX_WAITING = const(8)
 _CANCELLED_KEPT_MS = const(60000)
 _SENT_AGAIN_MS = const(60000)
+_LATE_COPY_MS = const(30000)
+_AT_MOST_ONCE = const(1)
 
 
 class Held:
@@ -115,6 +117,7 @@ class Tasks:
             self._answer(task_id, attempt, epoch, codes.EXPIRED, codes.DEADLINE, text)
         elif not accepting:
             self._refuse(offer, epoch, codes.DRAINING, "the node is draining")
+            self._remember_refusal(offer, epoch, now_ms)
         elif not is_tiny:
             self._refuse(offer, epoch, codes.UNSUPPORTED_FORMAT, "this board runs tiny models")
         elif sha256 not in self._models:
@@ -122,6 +125,7 @@ class Tasks:
         elif not self._free:
             text = "the node holds {} tasks already".format(len(self.held))
             self._refuse(offer, epoch, codes.BUSY, text)
+            self._remember_refusal(offer, epoch, now_ms)
         elif isinstance(content, tuple):
             text = "this board takes inputs only inside the message"
             self._refuse(offer, epoch, codes.CONTENT_UNAVAILABLE, text)
@@ -136,6 +140,12 @@ class Tasks:
 
     def _refuse(self, offer: list, epoch: int, code: int, text: str) -> None:
         self._answer(offer[0], offer[1], epoch, codes.REFUSED, code, text)
+
+    def _remember_refusal(self, offer: list, epoch: int, now_ms: int) -> None:
+        """A copy of a refused offer may find room here when the task has gone elsewhere."""
+        if offer[3] & _AT_MOST_ONCE:
+            self._ended = [ended for ended in self._ended if ended.task_id != offer[0]]
+            self._remember(Ended(offer[0], epoch, offer[1], now_ms, now_ms + _LATE_COPY_MS))
 
     def _answer(
         self, task_id: bytes, attempt: int, epoch: int, status: int, code: int, text: str
