@@ -169,6 +169,32 @@ def test_sessions_in_one_stage_do_not_see_each_other(tmp_path: Path) -> None:
         through(stages, second, [(token * 7) % 300])
 
 
+def test_a_step_too_large_for_its_scores_goes_in_pieces_of_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = model_of(TinyModel(layers=5, kind=Kind.Q4_1), tmp_path)
+    stages = cut(model, tmp_path, 2)
+    expected = through(stages, caches_of(stages, 64), TOKENS)
+    rows = [39, 3, 12, 0, 13]
+    (whole,) = cut(model, tmp_path, 1)
+    steps: list[int] = []
+    run = Stage._run
+
+    def counted(stage: Stage, cache: KeyValueCache, values: np.ndarray, rows: list[int]) -> object:
+        steps.append(len(values))
+        return run(stage, cache, values, rows)
+
+    monkeypatch.setattr(Stage, "_run", counted)
+    monkeypatch.setattr("maille_node.language.stage._MOST_SCORES", 13 * len(TOKENS))
+    np.testing.assert_array_equal(through(stages, caches_of(stages, 64), TOKENS), expected)
+    cache = whole.new_cache(64)
+    some = whole.run(cache, np.array(TOKENS, np.int64), rows)
+
+    np.testing.assert_array_equal(some, expected[rows])
+    assert cache.length == len(TOKENS)
+    assert steps == 3 * [13, 13, 13, 1]
+
+
 def test_the_head_is_left_out_where_no_logits_are_wanted(tmp_path: Path) -> None:
     model, _ = model_of(TinyModel(kind=Kind.Q4_0), tmp_path)
     (stage,) = cut(model, tmp_path, 1)

@@ -8,6 +8,7 @@ it rearranges; the mapped pages are then given back, so what stays resident is a
 
 import json
 import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,12 @@ _GRAPH_TENSOR = "graph.onnx"
 _LOCATION = b"0" * 64
 _VERSION = 1
 _MAX_HEADER_BYTES = 16 << 20
+# Attention that writes all scores of a step down is faster than the "flash" kernel, which ONNX
+# Runtime takes unless its environment says this when a session is made (decision 27). The scores
+# take memory, so a step far into a long context goes in pieces.
+_NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
+_MOST_SCORES = 128 * 2048
+_LEAST_PIECE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +224,7 @@ class Stage:
             ("session.model_external_initializers_file_folder_path", str(path.parent.absolute())),
         ):
             options.add_session_config_entry(key, value)
+        os.environ[_NO_FLASH] = "1"
         try:
             self._session = onnxruntime.InferenceSession(
                 graph.replace(_LOCATION, name.encode()),
@@ -272,7 +280,35 @@ class Stage:
                 this model, or the cache has no room for them. The cache stays as it was.
         """
         count = self._check(cache, values, rows)
+        most = max(_LEAST_PIECE, _MOST_SCORES // (cache.length + count))
+        if count <= most:
+            return self._run(cache, values, rows)
+        return self._run_in_pieces(cache, values, rows, most)
+
+    def _run_in_pieces(
+        self, cache: KeyValueCache, values: Unchecked, rows: Sequence[int], most: int
+    ) -> Floats:
+        before = cache.length
+        pieces = []
+        try:
+            for start in range(0, len(values), most):
+                piece = values[start : start + most]
+                wanted = [row - start for row in rows if start <= row < start + len(piece)]
+                pieces.append(self._run(cache, piece, wanted))
+        except BaseException:
+            cache.truncate(before)
+            raise
+        joined = np.concatenate(pieces)
+        if not self.info.with_head:
+            return joined
+        # Rows came piece by piece; the caller may have asked for them in another order.
+        ordered = np.empty_like(joined)
+        ordered[np.argsort([row // most for row in rows], kind="stable")] = joined
+        return ordered
+
+    def _run(self, cache: KeyValueCache, values: Unchecked, rows: Sequence[int]) -> Floats:
         info = self.info
+        count = len(values)
         binding = cache.binding
         end = cache.length + count
         binding.bind_cpu_input("tokens" if info.with_embedding else "hidden", values)
