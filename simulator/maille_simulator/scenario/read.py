@@ -316,7 +316,7 @@ def _event(
         found = next(kinds[group.name] for group in groups if node in group.ids)
         if kind is EventKind.BATTERY and found is not NodeKindName.LIGHT:
             raise document.error(place, f"{node} is a {found.value} node: its battery is real")
-        serial = {NodeKindName.AVR, NodeKindName.ARDUINO}
+        serial = {NodeKindName.AVR, NodeKindName.ARDUINO, NodeKindName.PICO}
         if kind is EventKind.CORRUPTION and found not in serial:
             raise document.error(place, f"{node} is a {found.value} node: it has no serial line")
     return Happening(

@@ -18,6 +18,8 @@ class NodeKindName(Enum):
     """The Arduino library's machine code under simavr, behind a gateway."""
     ARDUINO = "arduino"
     """The Arduino library built for this machine, behind a gateway."""
+    PICO = "pico"
+    """The board library on MicroPython's unix port without a network, behind a gateway."""
 
 
 class EventKind(Enum):
