@@ -21,19 +21,23 @@ KEEPALIVE_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
 FIRST_RETRY_S = 0.075
 LAST_RETRY_S = 5.0
+# A broker that is started anew is back within seconds: until then somebody may wait for each retry.
+_DOUBLINGS = 3
+_STEADY_RETRIES = 12
 # A connection that lived this long was a good one: the next retry is fast again. Shorter ones
 # (two programs with one client id push each other out) keep backing off.
 GOOD_CONNECTION_S = 2.0
 
 
 def retry_delay_s(attempt: int, randomness: random.Random) -> float:
-    """How long to wait before retry number `attempt` (from 0): 50 to 100 ms, doubling, 5 s.
+    """How long to wait before retry number `attempt` (from 0).
 
+    50 to 100 ms, doubling to 400 to 800 ms, so for some seven seconds, then doubling again to 5 s.
     The jitter keeps a fleet that lost its broker from coming back in one moment.
     """
-    return min(
-        LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(attempt, 10) * randomness.uniform(2 / 3, 4 / 3)
-    )
+    late = max(0, attempt - _DOUBLINGS - _STEADY_RETRIES)
+    doublings = min(attempt, _DOUBLINGS) + min(late, 10)
+    return min(LAST_RETRY_S, FIRST_RETRY_S * 2.0**doublings * randomness.uniform(2 / 3, 4 / 3))
 
 
 class Link:

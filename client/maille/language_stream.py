@@ -7,6 +7,7 @@ can be asked for the rest by it, and a request that is sent twice is answered on
 import asyncio
 import contextlib
 import json
+import random
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -30,6 +31,8 @@ PATIENCE_S = 60.0
 _KEEP_S = 60
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
+_PAUSE_SHARE = 0.1
+"""Of the time waited so far: so little longer than it must does the reader wait."""
 _CHAT_PATH = "/v1/chat/completions"
 
 
@@ -120,7 +123,8 @@ class Answer:
                 # The request may have been taken all the same: asked for by its id from now on, and
                 # sent again (with that id) only where nobody has heard of it.
                 by_id = not isinstance(error, UnknownResponse)
-                await asyncio.sleep(min(max(_FIRST_PAUSE_S, waited_s), _LONGEST_PAUSE_S))
+                pause_s = min(max(_FIRST_PAUSE_S, waited_s * _PAUSE_SHARE), _LONGEST_PAUSE_S)
+                await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
         finally:
             if not self._ended:
                 await self._cancel()

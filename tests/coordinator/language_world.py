@@ -10,7 +10,7 @@ import heapq
 import itertools
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
@@ -351,6 +351,23 @@ class Mesh:
                 self.tell(self._changed(node))
 
         self.later(heard_after_ms, tell)
+
+    def lose_broker(self, for_ms: float) -> None:
+        """The broker dies with the wills of all nodes, and comes back; the nodes lose nothing."""
+        nodes = [node for node in self.nodes.values() if node.alive and not node.deaf]
+        for place, node in enumerate(nodes):
+            node.deaf = True
+            lost = replace(self._changed(node), alive=False, ready=False)
+            self._for_this_core(10.0 * place, lost)
+        self._for_this_core(10.0 * len(nodes), happened.BrokerChanged(connected=False))
+        self._for_this_core(for_ms, happened.BrokerChanged(connected=True))
+        for place, node in enumerate(nodes):
+            self.later(for_ms + 150.0 * place, partial(self._back, node))
+
+    def _back(self, node: FakeNode) -> None:
+        node.deaf = False
+        if node.alive and self.nodes[node.name] is node:
+            self.tell(self._changed(node))
 
     def drain(self, name: str) -> None:
         """A planned leave."""

@@ -188,6 +188,26 @@ def test_a_restarted_coordinator_takes_up_the_same_ring() -> None:
     assert mesh.tokens["one"] == answer(start)
 
 
+def test_a_ring_goes_on_with_the_same_nodes_when_the_broker_is_back() -> None:
+    mesh = ready_mesh(4)
+    start = mesh.ask("one", count=60)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 20)
+    before = mesh.core.models[KEY].pipeline
+    assert before is not None
+    cut = [(slot.primary, slot.first, slot.last) for slot in before.slots]
+    mesh.lose_broker(2000.0)
+    mesh.run(lambda: len(mesh.tokens["one"]) > 40)
+    after = mesh.core.models[KEY].pipeline
+    assert after is not None
+    assert [(slot.primary, slot.first, slot.last) for slot in after.slots] == cut
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)
+    times = mesh.came_ms["one"]
+    assert max(later - earlier for earlier, later in pairwise(times)) < 3000
+    mesh.pause(20_000)
+    assert sum(node.core.stage_count for node in mesh.nodes.values()) == len(cut)
+
+
 def test_a_ring_whose_node_does_not_come_back_is_planned_anew() -> None:
     mesh = ready_mesh(4)
     start = mesh.ask("one", count=60)

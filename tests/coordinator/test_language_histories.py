@@ -25,7 +25,9 @@ class Step:
 
 steps = some.builds(
     Step,
-    some.sampled_from(("kill", "silent", "start", "drain", "restart", "ask", "cancel", "ping")),
+    some.sampled_from(
+        ("kill", "silent", "start", "drain", "restart", "broker", "ask", "cancel", "ping")
+    ),
     some.integers(0, 3),
     some.integers(0, 400),
 )
@@ -49,6 +51,8 @@ def happen(mesh: Mesh, step: Step, starts: list[SessionStart], cancelled: set[st
                 mesh.drain(name)
         case "restart":
             mesh.restart()
+        case "broker":
+            mesh.lose_broker(100.0 + 700.0 * step.which)
         case "ask":
             number = len(starts)
             prompt = tuple(range(1, 2 + 5 * step.which))

@@ -22,6 +22,9 @@ from maille_protocol import Sampling, StageReport, StageState
 
 _RETRY_MS = 1000.0
 _LONGEST_RETRY_MS = 30_000.0
+_BROKER_DIES_MS = 1500.0
+"""Between the first will that a dying broker publishes and the end of our own connection."""
+_SPARED_MS = 15_000.0
 _CHECK_TOKENS = 2
 """The first token goes out of the ring, the second one has been all around."""
 
@@ -55,6 +58,8 @@ class Arranger:
         world = self._world
         pipeline = model.pipeline
         if model.retry_ms > world.now_ms or model.successor is not None:
+            return
+        if pipeline is None and not world.connected:
             return
         if pipeline is None:
             if self._ready_to_plan(model):
@@ -128,6 +133,33 @@ class Arranger:
         model.pipeline = self.build(model, plan)
         model.state, model.text = ModelState.LOADING, "nodes load their slices"
         self.advance(model.pipeline)
+
+    def broker_lost(self) -> None:
+        """Nodes that were found gone a moment ago may only have lost the broker, as we have.
+
+        Rings that lost stages so are not mended: they are taken up again when the broker is back.
+        """
+        world = self._world
+        lately_ms = world.now_ms - _BROKER_DIES_MS
+        for model in list(world.models.values()):
+            ring, pipeline = world.rings.get(model.key), model.pipeline
+            if pipeline is None or ring is None or pipeline.state is not PipelineState.REPAIRING:
+                continue
+            lost = [
+                node
+                for name, _, _ in ring.stages
+                if (node := world.nodes.get(name)) is not None and not node.alive
+            ]
+            if not lost or any(node.gone_ms < lately_ms for node in lost):
+                continue
+            for node in world.nodes.values():
+                node.spared_until_ms = world.now_ms + _SPARED_MS
+            if model.successor is not None:
+                self.close(model.successor)
+            self.close(pipeline)
+            world.rings_until_ms = float("inf")
+            model.impossible_since_ms = None
+            model.state, model.text = ModelState.RECOVERING, "the broker is away"
 
     def impossible(self, model: Model, error: PlacementImpossible) -> None:
         """Tell that no nodes can hold a model now."""

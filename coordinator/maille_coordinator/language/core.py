@@ -180,13 +180,16 @@ class LanguageCore:
             self._arranger.reported(node, report)
 
     def _node_changed(self, event: NodeChanged) -> None:
+        world = self._world
         node = self._node(event.node)
         was_alive, was_ready = node.alive, node.ready
         started_anew = node.boot not in (0, event.boot)
         node.boot, node.alive, node.ready = event.boot, event.alive, event.ready
         node.memory_bytes = event.memory_bytes
         if was_alive and (started_anew or not event.alive):
-            self._mover.node_gone(node)
+            self._mover.node_gone(node, started_anew=started_anew)
+        elif started_anew:
+            world.forget_leftovers(node, *node.leftovers)
         if event.alive and (started_anew or not was_alive):
             node.avoided.clear()
             self._loader.unload_leftovers(node.node)
@@ -251,8 +254,14 @@ class LanguageCore:
         self._arranger.consider(model)
 
     def _broker_changed(self, *, connected: bool) -> None:
-        self._world.connected = connected
-        if connected:
+        world = self._world
+        world.connected = connected
+        if not connected:
+            self._arranger.broker_lost()
+        else:
+            if world.rings_until_ms > world.now_ms:
+                world.rings_until_ms = world.now_ms + _RINGS_MS
+                self._consider_all()
             for pipeline in self._world.live_pipelines():
                 if pipeline.state is PipelineState.READY and pipeline.sessions:
                     # Whatever was on its way may be lost.

@@ -50,6 +50,9 @@ class Loader:
                 elif world.now_ms - load.asked_ms > _SILENT_MS:
                     return f"{name} did not load its slice in {_SILENT_MS / 1000:g} s"
                 load.heard_ms = world.now_ms
+                node = world.nodes.get(name)
+                if node is not None:
+                    node.leftovers.discard((pipeline.number, stage))
                 self._order(model, pipeline, stage, name, reference, load.nonce)
         world.write_stages(pipeline.number)
         if missing:

@@ -43,15 +43,19 @@ class Mover:
         self._repairs = repairs
         self._arranger = arranger
 
-    def node_gone(self, node: Node) -> None:
-        """A node's process is gone, with all it held in memory."""
-        self._world.forget_leftovers(node, *node.leftovers)
+    def node_gone(self, node: Node, *, started_anew: bool) -> None:
+        """A node is gone; if it has started anew, with all it held in memory."""
+        node.gone_ms = self._world.now_ms
+        if started_anew:
+            self._world.forget_leftovers(node, *node.leftovers)
         node.skills = {
             key: skill for key, skill in node.skills.items() if skill.state is Measuring.MEASURED
         }
         for pipeline in self._world.live_pipelines():
-            for slot in pipeline.slots:
-                slot.loads.pop(node.node, None)
+            for stage, slot in enumerate(pipeline.slots):
+                if slot.loads.pop(node.node, None) is not None and not started_anew:
+                    # It may have lost nothing but its connection.
+                    node.leftovers.add((pipeline.number, stage))
             self._world.write_stages(pipeline.number)
             self._without(pipeline, {node.node}, "is gone")
 

@@ -78,6 +78,8 @@ class Node:
     pings: dict[int, float] = field(default_factory=dict)
     """When those were sent that it has not answered, by nonce."""
     pings_left: int = 0
+    gone_ms: float = -1e12
+    """When it was last found to be gone."""
     answered_ms: float = -1e12
     """When anything about slices was heard of it."""
     skills: dict[ModelKey, Skill] = field(default_factory=dict)
