@@ -1,12 +1,15 @@
 """Figures, checks, the page and the XML."""
 
+import io
 import json
 import math
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from rich.console import Console
 
+from maille_simulator.real.view import live_view
 from maille_simulator.report.junit import junit_xml
 from maille_simulator.report.page import html_page
 from maille_simulator.report.record import (
@@ -140,3 +143,16 @@ def test_times_are_written_as_a_person_writes_them() -> None:
         "1,118 ms",
         "none",
     ]
+
+
+def test_the_live_view_keeps_its_lines_in_a_narrow_terminal() -> None:
+    found = record()
+    for width in (40, 80, 200):
+        for elapsed_s in (None, 0.0, found.scenario.duration_s + 5):
+            console = Console(width=width, file=io.StringIO(), force_terminal=False)
+            console.print(live_view(found, elapsed_s, {"ready": 12, "lost": 3, "draining": 2}))
+            file = console.file
+            assert isinstance(file, io.StringIO)
+            lines = file.getvalue().splitlines()
+            assert [line.split()[0] for line in lines[1:]] == ["nodes", "tasks", "happened", "next"]
+            assert ("processes start" in lines[0]) is (elapsed_s is None)

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import shutil
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -79,8 +80,24 @@ def run_for_real(scenario: Scenario, *, show: bool = True, measured: bool = Fals
             f"{free / 1e6:.0f} MB are free in {tempfile.gettempdir()}, a run needs "
             f"{LEAST_FREE_BYTES / 1e6:.0f} MB: free some, or set TMPDIR to another disk"
         )
-    with tempfile.TemporaryDirectory(prefix="maille-sim-", ignore_cleanup_errors=True) as folder:
+    # Connections break because the scenario says so: the warnings would tear up the live view.
+    with (
+        quiet_links(),
+        tempfile.TemporaryDirectory(prefix="maille-sim-", ignore_cleanup_errors=True) as folder,
+    ):
         return asyncio.run(_RealRun(scenario, Path(folder), show=show, measured=measured).run())
+
+
+@contextlib.contextmanager
+def quiet_links() -> Iterator[None]:
+    """Without the warnings of connections in this process that break."""
+    logger = logging.getLogger("maille_broker.link")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def with_twin(record: RunRecord) -> RunRecord:
@@ -120,6 +137,7 @@ class _RealRun:
         self._serial = {gateway_of(node): node for node in scenario.nodes}
         self._nodes = RealNodes(scenario, self._parts, self._attempt)
         self._began_s = now_s()
+        self._plays = False
         self._states: Counter[str] = Counter()
         self._jobs: set[asyncio.Task[None]] = set()
         self._errors: list[str] = []
@@ -253,6 +271,7 @@ class _RealRun:
                 joined = dict(self._record.ready_after_s)
                 self._began_s = now_s()
                 self._record.ready_after_s = joined
+            self._plays = True
             for event in scenario.events:
                 self._spawn(self._at(event.at_s, self._happen(event)))
             inputs = {
@@ -459,7 +478,8 @@ class _RealRun:
 
     async def _refresh(self, live: Live) -> None:
         while True:
-            live.update(live_view(self._record, self._elapsed_s(), self._states))
+            elapsed_s = self._elapsed_s() if self._plays else None
+            live.update(live_view(self._record, elapsed_s, self._states))
             await asyncio.sleep(0.2)
 
     # --- time ------------------------------------------------------------------------------
