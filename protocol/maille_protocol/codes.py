@@ -54,6 +54,7 @@ class NodeKind(IntEnum):
     ARDUINO = 3
     BROWSER = 4
     SIMULATED = 5
+    GATEWAY = 6
 
 
 class ModelFormat(IntEnum):

@@ -38,7 +38,7 @@ MESSAGES_BAD: list[tuple[str, str, str, str, bool]] = [
         False,
     ),
     ("info_kind_0", "NodeInfo", "unknown kind", "88 00 60 60 01 80 00" + _MEASURED + "f6", False),
-    ("info_kind_6", "NodeInfo", "unknown kind", "88 06 60 60 01 80 00" + _MEASURED + "f6", False),
+    ("info_kind_7", "NodeInfo", "unknown kind", "88 07 60 60 01 80 00" + _MEASURED + "f6", False),
     (
         "info_slots_4097",
         "NodeInfo",

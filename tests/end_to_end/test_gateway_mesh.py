@@ -84,9 +84,13 @@ def test_tasks_survive_resets_and_the_end_of_gateway_and_broker(
 ) -> None:
     nodes = mesh.get("/api/nodes")["nodes"]
     assert isinstance(nodes, list)
-    [found] = nodes
-    info = found["info"]
+    by_name = {node["node"]: node for node in nodes}
+    assert set(by_name) == {NODE, "gw"}
+    info = by_name[NODE]["info"]
     assert (info["gateway"], info["kind"]) == ("gw", "arduino")
+    # The gateway is a node of its own, which runs nothing.
+    info = by_name["gw"]["info"]
+    assert (by_name["gw"]["state"], info["kind"], info["slots"]) == ("ready", "gateway", 0)
     run_dense(mesh, 5)
     # Reset amid tasks.
     with mesh.client() as client:
@@ -98,6 +102,7 @@ def test_tasks_survive_resets_and_the_end_of_gateway_and_broker(
     # The gateway dies: its board is lost at once; another gateway brings it back.
     mesh.signal("gateway", signal.SIGKILL)
     mesh.wait_for_state(NODE, "lost", 3)
+    mesh.wait_for_state("gw", "lost", 3)
     start_gateway(mesh, board)
     mesh.wait_for_state(NODE, "ready")
     run_dense(mesh, 2)
@@ -106,9 +111,11 @@ def test_tasks_survive_resets_and_the_end_of_gateway_and_broker(
     mesh.start_broker()
     run_dense(mesh, 2)
     mesh.wait_for_state(NODE, "ready")
+    mesh.wait_for_state("gw", "ready")
     # The gateway leaves in order.
     mesh.signal("gateway", signal.SIGTERM)
     mesh.wait_for_state(NODE, "disconnected", 5)
+    mesh.wait_for_state("gw", "disconnected", 5)
 
 
 @pytest.mark.timeout(60)

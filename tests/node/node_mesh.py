@@ -200,7 +200,7 @@ class FakeCoordinator:
 
     def received(self, messages: list[Message]) -> None:
         for message in messages:
-            if not message.payload:
+            if not message.payload or f"/n/{self.node}/" not in message.topic:
                 continue
             envelope = unpack(message.payload)
             self.envelopes.append(envelope)

@@ -582,6 +582,8 @@ async def test_metrics(broker: Endpoint, tmp_path: Path) -> None:
                 writer.close()
     assert f'maille_serial_online{{port="{board.path}",node="{NODE}"}} 1' in answer
     assert f'maille_serial_tasks_done_total{{port="{board.path}",node="{NODE}"}} 1' in answer
+    assert 'maille_gateway_online{gateway="gw"} 1' in answer
+    assert 'maille_gateway_boards{gateway="gw"} 1' in answer
     assert metrics_text([]).count("# TYPE") == answer.count("# TYPE")
 
 

@@ -102,7 +102,9 @@ def gateway(
 
 async def _lines(service: "GatewayService") -> None:
     while True:
-        output.print_line({"gateway": service.gateway, "ports": service.status()})
+        output.print_line(
+            {"gateway": service.gateway, "online": service.is_online, "ports": service.status()}
+        )
         await asyncio.sleep(_SHOW_S)
 
 

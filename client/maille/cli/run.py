@@ -179,7 +179,7 @@ def _told_when_nobody_runs_it(mesh: Mesh) -> Iterator[None]:
 
     def tell() -> None:
         try:
-            ready = [node for node in mesh.nodes() if node.state == "ready"]
+            ready = [node for node in mesh.nodes() if node.state == "ready" and node.slots]
         except MailleError:
             return
         if not ready:

@@ -74,7 +74,7 @@ class MeasuredAnswer(_Answer):
 class NodeInfoAnswer(_Answer):
     """What a node can do."""
 
-    kind: Literal["pc", "micropython", "arduino", "browser", "simulated"]
+    kind: Literal["pc", "micropython", "arduino", "browser", "simulated", "gateway"]
     name: str = Field(description="The name that a person gave the device.")
     software: str
     slots: int = Field(description="Tasks that it runs at the same time.")

@@ -24,7 +24,7 @@ _MAX_REQUEST_BYTES = 8192
 _REQUEST_S = 5.0
 
 
-def metrics_text(ports: Sequence[PortStatus]) -> str:
+def metrics_text(ports: Sequence[PortStatus], gateway: str = "", *, online: bool = False) -> str:
     """The text format of Prometheus."""
     values = {
         "maille_serial_online": [float(port.state == "online") for port in ports],
@@ -47,6 +47,13 @@ def metrics_text(ports: Sequence[PortStatus]) -> str:
         lines.append(f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}")
         for port, value in zip(ports, found, strict=True):
             lines.append(f'{name}{{port="{_label(port.path)}",node="{port.node}"}} {value:.12g}')
+    boards = sum(port.state == "online" for port in ports)
+    for name, help_text, number in (
+        ("maille_gateway_online", "1 while the gateway itself is in the mesh", int(online)),
+        ("maille_gateway_boards", "boards that are in the mesh through it", boards),
+    ):
+        lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
+        lines.append(f'{name}{{gateway="{_label(gateway)}"}} {number}')
     return "\n".join(lines) + "\n"
 
 
@@ -58,12 +65,15 @@ async def serve_metrics(service: GatewayService, port: int) -> AsyncIterator[int
         SettingsError: the port is used.
     """
 
+    def figures() -> str:
+        return metrics_text(service.status(), service.gateway, online=service.is_online)
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.LimitOverrunError):
             async with asyncio.timeout(_REQUEST_S):
                 request = await _read_request(reader)
                 if request.startswith(b"GET "):
-                    writer.write(_response(metrics_text(service.status())))
+                    writer.write(_response(figures()))
                     await writer.drain()
         writer.close()
 

@@ -16,6 +16,7 @@ from maille_node.gateway.describe import node_id
 from maille_node.gateway.events import Portrait
 from maille_node.gateway.line import Line, LineError, place_of, usb_ports
 from maille_node.gateway.member import Member
+from maille_node.gateway.own_node import OwnNode
 from maille_node.gateway.port import Port
 from maille_node.gateway.settings import GatewaySettings
 from maille_node.identity import from_host
@@ -66,6 +67,7 @@ class GatewayService:
         """State and text by path, of ports that cannot be used."""
         self._not_before_s: dict[str, float] = {}
         self._supply: Supply | None = None
+        self._own: OwnNode | None = None
         self._jobs: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
 
@@ -96,12 +98,19 @@ class GatewayService:
             self._supply = supply = Supply(settings, artefacts, None, lambda _: None)
             if settings.http_url is not None:
                 supply.use_coordinator(settings.http_url)
+            self._own = own = OwnNode(settings, self.gateway)
             try:
                 await self._scan_until_stopped()
             finally:
                 await self._shut()
+                await own.leave()
                 await supply.close()
                 await artefacts.close()
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the gateway itself is in the mesh."""
+        return self._own is not None and self._own.link.is_up
 
     def status(self) -> list[PortStatus]:
         """Every port, in order."""
