@@ -208,6 +208,17 @@ def test_a_ring_goes_on_with_the_same_nodes_when_the_broker_is_back() -> None:
     assert sum(node.core.stage_count for node in mesh.nodes.values()) == len(cut)
 
 
+def test_a_spare_slice_asked_of_a_node_that_is_gone_is_not_waited_for() -> None:
+    mesh = ready_mesh(4, limits=LanguageLimits(context_tokens=64, sessions=3, least_nodes=3))
+    assert mesh.core.spares_missing > 0
+    mesh.pause(20)
+    gone = next(name for name in mesh.nodes if name not in primaries(mesh))
+    mesh.kill(gone)
+    mesh.pause(100)
+    mesh.start_node(gone)
+    mesh.run(lambda: mesh.core.spares_missing == 0, 20_000.0)
+
+
 def test_a_ring_whose_node_does_not_come_back_is_planned_anew() -> None:
     mesh = ready_mesh(4)
     start = mesh.ask("one", count=60)

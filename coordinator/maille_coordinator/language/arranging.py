@@ -237,6 +237,7 @@ class Arranger:
                 pipeline.state = PipelineState.READY
                 model.state, model.text = ModelState.READY, ""
                 self._world.report("model.recovered", model.key[0])
+                self._world.timers.set(("spread", pipeline.number), self._world.now_ms)
                 self._repairs.relayout(pipeline)
                 self._sessions.start_waiting(model)
             case PipelineState.READY:
@@ -303,6 +304,7 @@ class Arranger:
         self._ready(model, pipeline)
 
     def _ready(self, model: Model, pipeline: Pipeline) -> None:
+        self._world.timers.set(("spread", pipeline.number), self._world.now_ms)
         pipeline.state = PipelineState.READY
         model.state, model.text = ModelState.READY, ""
         model.failures = 0
@@ -321,6 +323,7 @@ class Arranger:
         self._repairs.tell_route(pipeline)
         model.state, model.text = ModelState.READY, ""
         self._world.report("model.recovered", model.key[0], f"pipeline {pipeline.number}")
+        self._world.timers.set(("spread", pipeline.number), self._world.now_ms)
         if former is not None:
             self.close(former)
         self._sessions.start_waiting(model)

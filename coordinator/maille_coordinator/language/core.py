@@ -188,6 +188,7 @@ class LanguageCore:
         node.memory_bytes = event.memory_bytes
         if was_alive and (started_anew or not event.alive):
             self._mover.node_gone(node, started_anew=started_anew)
+            self._spreader.node_gone(node.node)
         elif started_anew:
             world.forget_leftovers(node, *node.leftovers)
         if event.alive and (started_anew or not was_alive):

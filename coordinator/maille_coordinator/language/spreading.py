@@ -75,6 +75,17 @@ class Spreader:
             world.timers.set(("spread", pipeline.number), world.now_ms + _AT_MOST_MS + 1)
             return
 
+    def node_gone(self, name: str) -> None:
+        """A node is gone, or its process is another one: what it was asked for it does not do."""
+        lost = [nonce for nonce, asked in self._asked.items() if asked[1] == name]
+        for nonce in lost:
+            del self._asked[nonce]
+        if lost:
+            # Whoever is asked next may be the same node, when it is back.
+            self._planned_for.clear()
+            for pipeline in self._world.live_pipelines():
+                self._world.timers.set(("spread", pipeline.number), self._world.now_ms)
+
     def reported(self, node: Node, report: StageReport) -> None:
         """An answer to the measuring of a spare slice."""
         asked = self._asked.get(report.nonce)
