@@ -357,12 +357,15 @@ class Mesh:
         nodes = [node for node in self.nodes.values() if node.alive and not node.deaf]
         for place, node in enumerate(nodes):
             node.deaf = True
-            lost = replace(self._changed(node), alive=False, ready=False)
-            self._for_this_core(10.0 * place, lost)
+            self.later(10.0 * place, partial(self._will, node))
         self._for_this_core(10.0 * len(nodes), happened.BrokerChanged(connected=False))
         self._for_this_core(for_ms, happened.BrokerChanged(connected=True))
         for place, node in enumerate(nodes):
             self.later(for_ms + 150.0 * place, partial(self._back, node))
+
+    def _will(self, node: FakeNode) -> None:
+        if node.alive and self.nodes[node.name] is node:
+            self.tell(replace(self._changed(node), alive=False, ready=False))
 
     def _back(self, node: FakeNode) -> None:
         node.deaf = False
