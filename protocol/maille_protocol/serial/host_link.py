@@ -4,14 +4,13 @@ Phases: DOWN, until the port is opened; SEEKING, until a HELLO comes; OPENING, u
 OPEN. A HELLO leads back to OPENING; silence, disorder and a changed speed to SEEKING.
 """
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
 
 from maille_protocol.errors import UsageError, WireError
 from maille_protocol.serial import events
+from maille_protocol.serial.counters import Counters
 from maille_protocol.serial.events import Action, CloseReason, Event
 from maille_protocol.serial.flight import Flight
 from maille_protocol.serial.frames import (
@@ -42,6 +41,7 @@ from maille_protocol.serial.limits import (
     STATUS_FRAME_BYTES,
 )
 from maille_protocol.serial.rate import RateTalk, Step
+from maille_protocol.serial.rate_trust import RateTrust
 from maille_protocol.serial.segments import Receiver, Sender
 
 _OVERHEAD_BYTES = HOST_HEADER_BYTES + CRC_BYTES + FRAMING_BYTES
@@ -51,9 +51,6 @@ _FIRST_PROBE_MS = (20.0, 200.0)
 _NAK_SPACING_MS = 15
 _LOSSES_BEFORE_SHRINKING = 4
 _FRUITLESS_SESSIONS = 2
-_QUALITY_FRAMES = 64
-_QUALITY_BAD = 8
-_FAILURES_OF_A_RATE = 3
 
 
 class Phase(Enum):
@@ -63,24 +60,6 @@ class Phase(Enum):
     SEEKING = auto()
     OPENING = auto()
     OPEN = auto()
-
-
-@dataclass(slots=True)
-class Counters:
-    """What happened on one line, for metrics; only ever rises."""
-
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    sent_frames: int = 0
-    good_frames: int = 0
-    bad_frames: int = 0
-    bad_bytes: int = 0
-    repeated_frames: int = 0
-    sessions: int = 0
-    resets_of_board: int = 0
-    messages_sent: int = 0
-    messages_received: int = 0
-    messages_lost: int = 0
 
 
 class HostLink:
@@ -108,7 +87,6 @@ class HostLink:
         """With this board, one after the other: it left each while nothing of ours arrived."""
         self._schema = schema
         self._random32 = random32
-        self._highest_rate = highest_rate
         self._hello = _NO_HELLO
         self._session = random32() % 255
         self._nonce = 0
@@ -119,15 +97,12 @@ class HostLink:
         self._sender = Sender()
         self._receiver = Receiver()
         self._rate_talk = RateTalk()
-        self._rate_failures = [0] * len(BAUDS)
-        self._lower_wanted = False
-        self._quality: deque[bool] = deque(maxlen=_QUALITY_FRAMES)
+        self._trust = RateTrust(highest_rate)
         self._unfit_boot = 0
         self._actions: list[Action] = []
         self._last_heard_ms = 0.0
         self._last_sent_ms = 0.0
         self._garbage_bytes = 0
-        self._bad_since_good = 0
         self._trouble = True
         self._ack_wanted = False
         self._nak_wanted = False
@@ -234,7 +209,7 @@ class HostLink:
         self.counters.bad_bytes += size_bytes
         self._garbage_bytes += size_bytes
         self._nak_wanted = self._trouble = True
-        self._bad_since_good += 1
+        self._trust.bad_frame()
 
     def _frame(self, frame: BoardFrame, now_ms: float) -> None:
         own = self.phase in {Phase.OPENING, Phase.OPEN} and frame.session == self._session
@@ -247,9 +222,7 @@ class HostLink:
             self._heard_hello(parse_hello(frame.payload), now_ms)
         elif own:
             self._last_heard_ms, self._garbage_bytes = now_ms, 0
-            # A burst of noise, or the garbage of a reset, is one event.
-            self._quality.extend([False] * min(2, self._bad_since_good) + [True])
-            self._bad_since_good = 0
+            self._trust.good_frame()
             if self.phase is Phase.OPENING:
                 self._opened(now_ms)
             self._own_frame(frame, now_ms)
@@ -272,8 +245,7 @@ class HostLink:
         known = self._hello.boot == hello.boot
         if not known and self._hello is not _NO_HELLO:
             self.counters.resets_of_board += 1
-            # What looked like a speed that does not work was the reset.
-            self._rate_failures = [0] * len(BAUDS)
+            self._trust.board_was_reset()
         if self.phase is Phase.OPEN:
             self._end(CloseReason.BOARD_LEFT if known else CloseReason.BOARD_RESET, now_ms)
         elif self.phase is Phase.OPENING and known:
@@ -307,12 +279,12 @@ class HostLink:
     def _opened(self, now_ms: float) -> None:
         self.phase = Phase.OPEN
         self.counters.sessions += 1
-        self._ack_wanted = self._nak_wanted = self._lower_wanted = False
+        self._ack_wanted = self._nak_wanted = False
         self._probe_at_ms = None
         self._probe_wait_ms = self._first_probe_ms()
-        self._quality.clear()
+        self._trust.opened()
         self._actions.append(events.Opened(self._session, self._hello))
-        self._rate_talk.start(self._hello, self.rate, self._highest_rate, now_ms)
+        self._rate_talk.start(self._hello, self.rate, self._trust.highest, now_ms)
 
     def _own_frame(self, frame: BoardFrame, now_ms: float) -> None:
         self._rate_talk.heard()
@@ -352,7 +324,7 @@ class HostLink:
     def _lost_on_the_way(self, now_ms: float) -> None:
         base = self._sender.under_way[0]
         base.losses += 1
-        self._quality.append(False)
+        self._trust.frame_lost()
         self._trouble = True
         if base.losses >= _LOSSES_BEFORE_SHRINKING and self._flight.size_bytes == 0:
             self._shrink_window()
@@ -381,10 +353,10 @@ class HostLink:
         if self.phase is not Phase.OPEN or self._rate_unsure:
             return
         if now_ms >= self._last_heard_ms + self._patience_ms():
-            self._blame_rate()
+            self._trust.blame(self.rate)
             self._end(CloseReason.SILENCE, now_ms)
         elif self._speed_changed() and now_ms >= self._last_heard_ms + RATE_GARBAGE_MS:
-            self._blame_rate()
+            self._trust.blame(self.rate)
             self._end(CloseReason.SPEED, now_ms)
 
     @property
@@ -400,13 +372,6 @@ class HostLink:
         endless = self._reader.pending_bytes > MAX_FRAME_BYTES
         garbage = self._garbage_bytes + (self._reader.pending_bytes if endless else 0)
         return self.rate != 0 and garbage >= RATE_GARBAGE_BYTES
-
-    def _blame_rate(self) -> None:
-        if self.rate == 0:
-            return
-        self._rate_failures[self.rate] += 1
-        if self._rate_failures[self.rate] >= _FAILURES_OF_A_RATE:
-            self._highest_rate = min(self._highest_rate, self.rate - 1)
 
     def _end(self, reason: CloseReason, now_ms: float) -> None:
         if self.phase is Phase.OPEN:
@@ -501,13 +466,14 @@ class HostLink:
         if self._rate_talk.active or self.phase is not Phase.OPEN:
             return
         self._pump_data(now_ms)
-        if self._lower_wanted and not self._sender.under_way:
-            self._lower_wanted = False
-            self._highest_rate = max(0, self.rate - 1)
-            self._rate_talk.start(self._hello, self.rate, self._highest_rate, now_ms)
+        if self._trust.lower_wanted and not self._sender.under_way:
+            self._trust.lower(self.rate)
+            self._rate_talk.start(self._hello, self.rate, self._trust.highest, now_ms)
             self._pump_rate(now_ms)
             return
-        self._watch_quality()
+        problem = self._trust.problem(self.rate)
+        if problem:
+            self._actions.append(events.Note(problem))
         if not self._room(STATUS_FRAME_BYTES):
             return
         if self._probe_at_ms is not None and now_ms >= self._probe_at_ms and self._credit:
@@ -538,7 +504,7 @@ class HostLink:
 
     def _pump_data(self, now_ms: float) -> None:
         while (size := self._sender.peek(self._payload_limit())) is not None:
-            if self._lower_wanted and not self._sender.repeating:
+            if self._trust.lower_wanted and not self._sender.repeating:
                 return
             if not self._room(_OVERHEAD_BYTES + size + STATUS_FRAME_BYTES):
                 return
@@ -556,15 +522,6 @@ class HostLink:
             segment.tag, segment.sent_ms = self._tag, now_ms
             if self._probe_at_ms is None:
                 self._probe_at_ms = now_ms + self._probe_wait_ms
-
-    def _watch_quality(self) -> None:
-        bad = sum(not good for good in self._quality)
-        if self.rate and bad > _QUALITY_BAD and not self._lower_wanted:
-            self._lower_wanted = True
-            self._quality.clear()
-            self._actions.append(
-                events.Note(f"{bad} of {_QUALITY_FRAMES} frames were bad: going to a lower speed")
-            )
 
     def _payload_limit(self) -> int:
         frame_bytes = min(MAX_FRAME_BYTES, self.window_bytes - STATUS_FRAME_BYTES)

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from maille_node.errors import SettingsError
 from maille_node.gateway.service import GatewayService, PortStatus
-from maille_protocol.serial.host_link import Counters
+from maille_protocol.serial.counters import Counters
 
 _HELP = {
     "maille_serial_online": "1 while the board is in the mesh",

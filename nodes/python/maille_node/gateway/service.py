@@ -21,7 +21,7 @@ from maille_node.gateway.port import Port
 from maille_node.gateway.settings import GatewaySettings
 from maille_node.identity import from_host
 from maille_node.supply import Supply
-from maille_protocol.serial.host_link import Counters
+from maille_protocol.serial.counters import Counters
 from maille_protocol.serial.limits import BAUDS
 from maille_protocol.serial.messages import FromBoard, Load
 
