@@ -32,8 +32,8 @@ RESUME_AGAIN_MS = 500.0
 LASTING_DRAIN = 0.6
 """A drain of this amount lasts until `DRAINED_MS` after the last trouble."""
 
-DRAINED_MS = 5500.0
-_WISHES = {True: "drained", False: "to take work"}
+DRAINED_MS = 7000.0
+"""Orders are repeated every 5 s, upon a heartbeat."""
 LEAVE_TIMEOUT_MS = 3000.0
 CLOCK_JUMP_MS = 600_000.0
 
@@ -241,11 +241,10 @@ class World:
     def _look_and_resume(self, target: str) -> None:
         """Long after the last trouble a node is as people want it, whoever has died meanwhile."""
         node = self.nodes.get(target)
-        wanted = self.journal.wishes.get(target)
-        if node is not None and node.is_up and wanted is not None:
+        if node is not None and node.is_up and self.journal.wishes.get(target):
             state = node.core.state
-            if state is not (NodeState.DRAINING if wanted else NodeState.READY):
-                text = f"{target} is {state.name}, a person wants it {_WISHES[wanted]}"
+            if state is not NodeState.DRAINING:
+                text = f"{target} is {state.name}, a person wants it drained"
                 raise Violation("what people want holds", text)
         self._resume(target)
 
