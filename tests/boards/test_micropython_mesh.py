@@ -1,5 +1,6 @@
 """Boards on the real interpreter in a mesh with the real coordinator."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from board_coordinator import RealMesh, eventually, real_mesh
 from board_mesh import Board
 from board_models import classifier, random_input, sensor_model
 
+from maille.cli.demo_boards import show_boards
+from maille.digits import load_digits
 from maille_protocol.tiny import encode_model, run
+from maille_simulator.boards.interpreter import find_micropython
 
 SENSORS = {"turning": {"kind": "fake", "readings": [[0.9, 0, 0, 0], [0, 0, 0.9, 0]]}}
 MODEL = classifier(1)
@@ -45,7 +49,7 @@ def right(seed: int, answer: object) -> bool:
 
 
 @pytest.mark.end_to_end
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_join_deploy_infer_sense_and_every_restart(mesh: RealMesh) -> None:
     add_models(mesh)
     board = start_board(mesh)
@@ -62,6 +66,13 @@ def test_join_deploy_infer_sense_and_every_restart(mesh: RealMesh) -> None:
 
             for seed in range(10):
                 asked(seed)
+            seeds = range(50, 80)
+            found = client.map("digits-tiny", [{"x": random_input(MODEL, seed)} for seed in seeds])
+            for seed, outputs in zip(seeds, found, strict=True):
+                assert right(seed, outputs["y"])
+            shown = client.boards.show("pico-1")
+            assert shown.kernels["dense"] > 0
+            assert shown.sensors == ("turning",)
             mesh.end("coordinator")
             mesh.start_coordinator()
             mesh.wait_ready("pico-1")
@@ -88,9 +99,39 @@ def test_join_deploy_infer_sense_and_every_restart(mesh: RealMesh) -> None:
         board.start()
         count = mesh.ask(f"/api/senses/{sense}")["readings"]
         eventually(lambda: mesh.ask(f"/api/senses/{sense}")["readings"] > count + 3, "again")
-        mesh.ask(f"/api/senses/{sense}", method="DELETE")
+        # Nor do both at once end it.
+        board.kill()
+        mesh.end("coordinator")
+        mesh.start_coordinator()
+        board.start()
+        eventually(lambda: mesh.ask(f"/api/senses/{sense}")["readings"] >= 2, "it senses again")
+        with mesh.client() as client:
+            models = {model.model: model.state for model in client.boards.show("pico-1").models}
+            # A board holds one model; the sense's is the last that was wanted.
+            assert models == {"highest": "ready"}
+            first = next(client.senses.watch(sense))
+            assert first.outputs is not None
+            client.senses.stop(sense)
+            eventually(lambda: client.senses.list() == [], "the sense is gone")
+            client.boards.evict("highest", "pico-1")
+            eventually(lambda: not client.boards.show("pico-1").models, "the model is gone")
+            before = client.boards.show("pico-1").calibrated
+            assert client.boards.calibrate("pico-1").calibrated == before + 1
     finally:
         board.kill()
+
+
+@pytest.mark.end_to_end
+@pytest.mark.timeout(120)
+def test_the_demonstration_of_a_board() -> None:
+    digits, _ = load_digits()
+    said: list[str] = []
+    figures = asyncio.run(show_boards(digits, find_micropython(), said.append))
+    assert figures["board_equal"]
+    accuracy = figures["board_accuracy"]
+    assert isinstance(accuracy, float)
+    assert accuracy > 0.95
+    assert any("over the air" in line for line in said)
 
 
 def _hurt(mesh: RealMesh, boards: list[Board], stop: threading.Event, log: list[str]) -> None:
