@@ -8,6 +8,7 @@ MailleError
 ├── SettingsError       correct the named setting
 ├── UnknownModel        correct the name (near ones are told), or add the model
 ├── UnknownNode         correct the node's name
+├── NodeRefused         what was asked does not fit how the node is now: the text says why
 ├── UnknownSense        correct its number
 ├── BoardRefused        a board cannot hold the model, or do what was asked: the text says why
 ├── UnknownTask         the id is wrong, or the task ended too long ago
@@ -65,6 +66,10 @@ class UnknownModel(MailleError):
 
 class UnknownNode(MailleError):
     """Raised when the mesh has no node of this name."""
+
+
+class NodeRefused(MailleError):
+    """Raised when what was asked of a node does not fit how it is now."""
 
 
 class UnknownSense(MailleError):

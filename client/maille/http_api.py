@@ -20,6 +20,7 @@ from maille.errors import (
     MeshNotFound,
     MeshUnavailable,
     ModelRejected,
+    NodeRefused,
     Unauthorized,
     UnknownModel,
     UnknownNode,
@@ -43,6 +44,8 @@ BytesFrom = Callable[[int], AsyncIterator[bytes]]
 _ERROR_OF_WORD: Mapping[str, type[MailleError]] = {
     "unknown_model": UnknownModel,
     "unknown_node": UnknownNode,
+    "node_alive": NodeRefused,
+    "node_not_heard": NodeRefused,
     "unknown_task": UnknownTask,
     "unknown_sense": UnknownSense,
     "model_not_held": BoardRefused,
@@ -127,8 +130,12 @@ class HttpApi:
         await self._request("POST", f"/api/nodes/{quote(node, safe='')}/drain")
 
     async def resume(self, node: str) -> None:
-        """Take a drained node back; UnknownNode."""
+        """Take a drained node back; UnknownNode, or NodeRefused where it was not heard yet."""
         await self._request("POST", f"/api/nodes/{quote(node, safe='')}/resume")
+
+    async def forget(self, node: str) -> None:
+        """Take a node that is gone off the list; UnknownNode, or NodeRefused where it is there."""
+        await self._request("DELETE", f"/api/nodes/{quote(node, safe='')}")
 
     async def add_model(
         self,

@@ -121,23 +121,35 @@ class Desk(ABC):
 
     def drain(self, node: str) -> None:
         """Let a node finish what it holds and give it nothing new."""
-        self._known(node)
+        self._heard(node)
         self.take(DrainAsked(node))
 
     def resume(self, node: str) -> None:
         """Take a drained node back."""
-        self._known(node)
+        self._heard(node)
         self.take(ResumeAsked(node))
 
     def forget(self, node: str) -> None:
         """Remove a node that is gone."""
-        # A wish may be all that is known of it: from before a restart, and not heard since.
-        wished = node in self.core.registry.wishes and self.core.registry.get(node) is None
-        if not wished and self._known(node):
+        if not self._only_wished(node) and self._known(node):
             raise ServiceError(
                 409, "node_alive", f"node {node!r} is in the mesh: stop it first, then remove it"
             )
         self.take(ForgetAsked(node))
+
+    def _only_wished(self, node: str) -> bool:
+        """A wish is all that is known of it: from before a restart, and not heard since."""
+        return node in self.core.registry.wishes and self.core.registry.get(node) is None
+
+    def _heard(self, node: str) -> None:
+        if self._only_wished(node):
+            raise ServiceError(
+                409,
+                "node_not_heard",
+                f"node {node!r} was not heard since the coordinator started, and is drained when it "
+                "comes: ask again then, or drop that wish now with `maille node forget`",
+            )
+        self._known(node)
 
     def _known(self, node: str) -> bool:
         record = self.core.registry.get(node)

@@ -225,6 +225,7 @@ def test_casting_is_done_only_when_asked_for(tmp_path: Path) -> None:
         (["tasks", "show", "12"], 2, "no task id"),
         (["tasks", "show", "00" * 16], 1, "No task"),
         (["node", "drain", "nobody"], 1, "nobody"),
+        (["node", "forget", "nobody"], 1, "nobody"),
         (["node", "--url", "http://127.0.0.1:9"], 4, "cannot be reached"),
         (["nodes", "--url", "ftp://x"], 4, "is no address"),
         (["nodes", "--mesh", "other", "--url", "http://127.0.0.1:9"], 4, "cannot be reached"),
@@ -300,6 +301,7 @@ def test_a_node_is_drained_and_resumed_and_a_waiting_task_cancelled(mesh: Up) ->
         call("node", "resume", node["name"])
         wait_for("ready")
         assert waiting.result(10)["y"].tolist() == [[3.0, 5.0]]
+    assert "stop it first" in call("node", "forget", node["name"], expect=1).stderr
 
 
 def test_doctor_finds_the_broker_and_calls_it_good() -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from maille.cli import app
 from maille.errors import InputError, SettingsError
+from maille.flashing import arduino
 from maille.flashing.arduino import ArduinoFirmware, make_firmware, write_arduino
 from maille.flashing.errors import BoardFailed
 from maille_node.firmware.targets import NANO, TARGETS, UNO
@@ -89,9 +90,8 @@ def test_avrdude_is_told_what_the_board_needs(
     log = tmp_path / "log"
     only_avrdude(tmp_path / "bin", monkeypatch, f'echo "$@" >> {log}')
     write_arduino(ArduinoFirmware(Path("f.hex"), "a test"), UNO, "/dev/ttyACM0")
-    assert log.read_text() == (
-        "-q -p atmega328p -c arduino -P /dev/ttyACM0 -b 115200 -D -U flash:w:f.hex:i\n"
-    )
+    question = "-q -p atmega328p -c arduino -P /dev/ttyACM0 -b 115200 -D"
+    assert log.read_text().splitlines() == [question, f"{question} -U flash:w:f.hex:i"]
 
 
 def test_an_old_nano_is_tried_at_its_own_speed(
@@ -104,6 +104,7 @@ def test_an_old_nano_is_tried_at_its_own_speed(
     assert [line.split(" -b ")[1].split()[0] for line in log.read_text().splitlines()] == [
         "115200",
         "57600",
+        "57600",
     ]
 
 
@@ -114,6 +115,15 @@ def test_a_board_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monkey
         write_arduino(ArduinoFirmware(Path("f.hex"), "a test"), UNO, "/dev/ttyACM0")
     programs(tmp_path / "empty", monkeypatch)
     with pytest.raises(SettingsError, match="apt install avrdude"):
+        write_arduino(ArduinoFirmware(Path("f.hex"), "a test"), UNO, "/dev/ttyACM0")
+
+
+def test_a_port_on_which_nothing_answers_is_given_up_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arduino, "_ANSWER_TIMEOUT_S", 0.2)
+    only_avrdude(tmp_path / "bin", monkeypatch, "exec /bin/sleep 60")
+    with pytest.raises(BoardFailed, match=r"nothing answered.*press its reset button"):
         write_arduino(ArduinoFirmware(Path("f.hex"), "a test"), UNO, "/dev/ttyACM0")
 
 

@@ -188,6 +188,8 @@ class FakeCoordinator:
     link: Link
     node: str
     http_url: str
+    hears_all: bool = True
+    """False: only `node` is heard, and not its gateway, say."""
     epoch: int = 1
     seq: int = 0
     statuses: list[tuple[int, NodeStatus]] = field(default_factory=list)
@@ -200,7 +202,9 @@ class FakeCoordinator:
 
     def received(self, messages: list[Message]) -> None:
         for message in messages:
-            if not message.payload or f"/n/{self.node}/" not in message.topic:
+            if not message.payload:
+                continue
+            if not self.hears_all and f"/n/{self.node}/" not in message.topic:
                 continue
             envelope = unpack(message.payload)
             self.envelopes.append(envelope)
@@ -275,7 +279,7 @@ class FakeCoordinator:
 
 @contextlib.asynccontextmanager
 async def coordinator(
-    endpoint: Endpoint, node: str, http_url: str
+    endpoint: Endpoint, node: str, http_url: str, *, hears_all: bool = True
 ) -> AsyncIterator[FakeCoordinator]:
     up = asyncio.Event()
     made: list[FakeCoordinator] = []
@@ -295,7 +299,7 @@ async def coordinator(
         on_messages=heard,
         on_up=came_up,
     )
-    made.append(FakeCoordinator(link, node, http_url))
+    made.append(FakeCoordinator(link, node, http_url, hears_all=hears_all))
     running = asyncio.create_task(link.run())
     try:
         async with asyncio.timeout(10):

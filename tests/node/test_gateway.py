@@ -148,7 +148,7 @@ async def gateway(
     )
     with ArtefactServer() as server:
         server.add(MODEL)
-        async with coordinator(broker, node, server.url) as mesh:
+        async with coordinator(broker, node, server.url, hears_all=False) as mesh:
             service = GatewayService(settings)
             running = asyncio.create_task(service.run())
             try:

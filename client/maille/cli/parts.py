@@ -36,7 +36,7 @@ LOCAL_BROKER = "mqtt://127.0.0.1:1883"
 BrokerKind = Literal["auto", "amqtt", "mosquitto", "nats"]
 
 node_app = typer.Typer(
-    invoke_without_command=True, help="Make this machine a node, or drain and resume one."
+    invoke_without_command=True, help="Make this machine a node, or drain, resume and forget one."
 )
 
 
@@ -385,6 +385,23 @@ def resume(
     with connected(context, url, mesh, key_file) as opened:
         opened.wait_for(opened.asynchronous.http.resume(node))
     _said(f"{node} takes tasks again", {"node": node, "state": "ready"}, as_json=as_json)
+
+
+@node_app.command("forget")
+@friendly
+def forget(
+    context: typer.Context,
+    node: Annotated[str, typer.Argument(help="The node's id.")],
+    *,
+    url: UrlOption = None,
+    mesh: MeshOption = None,
+    key_file: KeyFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a node that is gone off the list, and drop what was wished of it."""
+    with connected(context, url, mesh, key_file) as opened:
+        opened.wait_for(opened.asynchronous.http.forget(node))
+    _said(f"{node} is forgotten", {"node": node, "state": "forgotten"}, as_json=as_json)
 
 
 def _said(text: str, document: dict[str, str], *, as_json: bool) -> None:

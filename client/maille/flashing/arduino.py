@@ -16,6 +16,7 @@ from maille_protocol import WireError
 
 SKETCH = "DigitsOnUno"
 _MODEL_NAME = "model"
+_ANSWER_TIMEOUT_S = 20.0
 _WRITE_TIMEOUT_S = 120.0
 # Nanos made before 2018 have a boot loader of half the speed.
 _OTHER_BAUDS = {"nano": (57_600,)}
@@ -126,23 +127,33 @@ def write_arduino(firmware: ArduinoFirmware, target: AvrTarget, port: str) -> No
     last = ""
     for baud in (target.upload_baud, *_OTHER_BAUDS.get(target.name, ())):
         command = [program, "-q", "-p", target.mcu, "-c", target.programmer, "-P", port]
-        command += ["-b", str(baud), "-D", "-U", f"flash:w:{firmware.hex}:i"]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=_WRITE_TIMEOUT_S
-            )
-        except subprocess.TimeoutExpired:
-            last = f"nothing happened for {_WRITE_TIMEOUT_S:.0f} s"
-            continue
-        if done.returncode == 0:
-            return
-        lines = [line for line in done.stderr.splitlines() if "avrdude" in line and line.strip()]
-        last = lines[0].strip() if lines else "avrdude gave no reason"
+        command += ["-b", str(baud), "-D"]
+        # A question first: a port on which nothing answers is given up after seconds, not after
+        # the time that a whole memory may take.
+        last = _run_avrdude(command, _ANSWER_TIMEOUT_S)
+        if not last:
+            last = _run_avrdude([*command, "-U", f"flash:w:{firmware.hex}:i"], _WRITE_TIMEOUT_S)
+            if not last:
+                return
     raise BoardFailed(
         f"The {target.title} at {port} was not written: {last}. Close what else uses the port "
         "(a running `maille gateway`, a serial monitor), check that the board is the right kind, "
         "and press its reset button as writing starts."
     )
+
+
+def _run_avrdude(command: list[str], timeout_s: float) -> str:
+    """Runs avrdude; why it failed, or nothing where it did not."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:
+        return f"nothing answered for {timeout_s:.0f} s"
+    if done.returncode == 0:
+        return ""
+    lines = [line for line in done.stderr.splitlines() if "avrdude" in line and line.strip()]
+    return lines[0].strip() if lines else "avrdude gave no reason"
 
 
 def target_of(name: str) -> AvrTarget:

@@ -30,13 +30,13 @@ def router(context: Context) -> APIRouter:
         """One node."""
         return find(node)
 
-    @routes.post("/api/nodes/{node}/drain", responses=described(404))
+    @routes.post("/api/nodes/{node}/drain", responses=described(404, 409))
     async def drain_node(node: str) -> schemas.Node:
         """Let a node finish what it holds and give it nothing new."""
         service.drain(node)
         return find(node)
 
-    @routes.post("/api/nodes/{node}/resume", responses=described(404))
+    @routes.post("/api/nodes/{node}/resume", responses=described(404, 409))
     async def resume_node(node: str) -> schemas.Node:
         """Take a drained node back."""
         service.resume(node)
