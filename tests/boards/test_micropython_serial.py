@@ -237,7 +237,7 @@ def test_a_board_does_what_a_gateway_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("interpreter", "architecture", "heap"),
-    [(find_micropython(), "x64", "84k"), (micropython_32bit(), "x86", "52k")],
+    [(find_micropython(), "x64", "88k"), (micropython_32bit(), "x86", "64k")],
     ids=["64-bit words", "32-bit words"],
 )
 def test_the_whole_node_from_memory_mapped_flash(

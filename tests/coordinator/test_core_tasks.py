@@ -224,6 +224,22 @@ def test_three_failures_close_a_node_for_a_model_and_one_task_opens_it(stage: St
     assert len(offers(stage.answer("a", (task_id(4), 1)))) == 1
 
 
+def test_a_network_that_fails_node_by_node_does_not_use_up_a_tasks_attempts(stage: Stage) -> None:
+    nodes = [f"n{number}" for number in range(8)]
+    for node in nodes:
+        stage.join(node, slots=1)
+    stage.submit(1)
+    tries = 1
+    for _ in nodes:
+        [holder] = [one.node for one in stage.core.registry if one.outstanding] or [""]
+        if not holder:
+            break
+        tries += bool(offers(stage.say(holder, NodeStatus(NodeState.DISCONNECTED))))
+    assert tries == 2  # the second at once, as one node may well be lost alone
+    assert stage.core.tasks.keys() == {task_id(1)}
+    assert offers(stage.pass_time(200))
+
+
 def test_a_deadline_ends_a_waiting_task_and_one_that_runs(stage: Stage) -> None:
     stage.submit(1, deadline_ms=2000)
     stage.pass_time(4000)

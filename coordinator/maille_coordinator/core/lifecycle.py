@@ -34,7 +34,11 @@ NOT_THE_TASKS_FAULT = frozenset(
     {ErrorCode.BUSY, ErrorCode.DRAINING, ErrorCode.STALE_EPOCH, ErrorCode.LEASE_EXPIRED}
 )
 _AGAIN_AT_ONCE = frozenset({ErrorCode.NODE_LOST, ErrorCode.LEASE_EXPIRED, ErrorCode.BUSY})
-"""Nothing is gained by waiting: the node is gone, or the scheduler leaves it alone for a while."""
+"""Nothing is gained by waiting: the node is gone, or the scheduler leaves it alone for a while.
+
+But when the second node is lost with a task, others may be about to be: where a network fails,
+their losses come one by one within milliseconds, and would use up all of its attempts.
+"""
 
 _EVENT_OF_STATUS = {
     OutcomeStatus.DONE: TaskEvent.RESULT_ACCEPTED,
@@ -118,7 +122,7 @@ class Lifecycle:
             return
         task.move(TaskEvent.ATTEMPT_ENDED)
         self._counters.attempts_retried += 1
-        if code in _AGAIN_AT_ONCE:
+        if code in _AGAIN_AT_ONCE and (code is not ErrorCode.NODE_LOST or task.failures <= 1):
             self.requeue(task, now_ms)
             return
         delay_ms = min(RETRY_MOST_MS, RETRY_FIRST_MS * 2 ** min(max(0, task.failures - 1), 10))
