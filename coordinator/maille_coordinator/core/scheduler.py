@@ -147,9 +147,6 @@ class Scheduler:
         avoid = task.avoid
         for record in candidates:
             skill = record.skills.get(key)
-            room = self._room(record, skill, queue, task, now_ms)
-            if room <= 0:
-                continue
             per_task_ms = skill.per_task_ms if skill is not None else 0.0
             cost = (per_task_ms or typical_ms) * (len(record.outstanding) + 1)
             if warm_name not in record.warm:
@@ -157,7 +154,11 @@ class Scheduler:
             if record.node == avoid:
                 # Better than waiting for ever, worse than any other node.
                 cost += 1e9
-            if cost < best_cost:
+            if cost >= best_cost:
+                continue
+            # Last, as it costs most, and few candidates come this far.
+            room = self._room(record, skill, queue, task, now_ms)
+            if room > 0:
                 best, best_room, best_cost = record, room, cost
         return None if best is None else (best, best_room)
 
