@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
 
 from maille_protocol.codes import ErrorCode
 from maille_protocol.tensors import Array
@@ -34,7 +37,13 @@ class Mismatch:
 
 def dtype_name(array: Array) -> str:
     """The name that a `TensorSpec` uses for the array's type."""
-    return "str" if array.dtype.kind in "UO" else array.dtype.name
+    return "str" if array.dtype.kind in "UO" else _name_of_type(array.dtype)
+
+
+@lru_cache(maxsize=64)
+def _name_of_type(dtype: np.dtype[np.generic]) -> str:
+    # NumPy puts the name together anew each time, which takes as long as all other checks.
+    return dtype.name
 
 
 def check_inputs(specs: Sequence[TensorSpec], tensors: Mapping[str, Array]) -> Mismatch | None:
