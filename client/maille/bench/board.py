@@ -16,8 +16,8 @@ from maille.bench.board_driver import BoardDriver, drive, tiny_model
 from maille.errors import MailleError, SettingsError
 from maille.flashing.library import board_texts, compiled, library_folder
 from maille_broker import start_broker
-from maille_simulator.boards.errors import ToolMissing
 from maille_simulator.boards.interpreter import find_micropython
+from maille_simulator.errors import ToolMissing
 
 BROKERS: dict[str, Literal["amqtt", "mosquitto", "nats"]] = {
     "amqtt": "amqtt",

@@ -10,10 +10,9 @@ import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from maille_node.firmware.targets import AvrTarget
+from maille_simulator.boards.closing import Closing
 from maille_simulator.boards.runner_build import RunnerError, runner_path
 
 _STATES = ("limbo", "stopped", "running", "sleeping", "step", "step done", "done", "crashed")
@@ -53,7 +52,7 @@ class UartCounters:
     waiting: int
 
 
-class AvrBoard:
+class AvrBoard(Closing):
     """A board with its program, stopped at its current cycle between calls.
 
     Args:
@@ -78,17 +77,6 @@ class AvrBoard:
         self._requests, self._replies = self._process.stdin, self._process.stdout
         if watch_stack:
             self._ask(b"K", 1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the runner."""

@@ -8,10 +8,9 @@ prints the port's path; a line on standard input pulls the reset line, its end t
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from maille_node.firmware.targets import TARGETS, AvrTarget
+from maille_simulator.boards.closing import Closing
 from maille_simulator.boards.runner_build import RunnerError, runner_path
 
 _IDENTITY_BYTES = 8
@@ -19,7 +18,7 @@ _REMEMBERED_BYTES = 13  # identity, starts, check: at the EEPROM's end, see Mail
 _CHECK_SEED = 0x4D
 
 
-class AvrSerial:
+class AvrSerial(Closing):
     """A board in a process of its own. Opening its port resets it, as on an Uno.
 
     Bytes are garbage to whichever end has another speed.
@@ -48,17 +47,6 @@ class AvrSerial:
             raise RunnerError(f"the AVR runner did not start: {line.strip()}")
         self.path = line.split()[1]
         """The port, for a gateway."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def reset(self) -> None:
         """Presses the button."""

@@ -4,16 +4,14 @@ Fast and with sanitizers, but neither its cycles nor its RAM are those of a boar
 """
 
 import hashlib
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from maille_node.firmware.avr import cache_directory, library_directory
+from maille_node.firmware.avr import library_directory
+from maille_simulator.boards.closing import Closing
 from maille_simulator.boards.runner_build import RunnerError
+from maille_simulator.compiling import CompileFailed, CompilerMissing, Program
 
 _FLAGS = ("-std=gnu++11", "-O2", "-Wall", "-Wextra", "-fno-exceptions")
 _CHECKS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
@@ -30,31 +28,24 @@ def host_board_path(*, checked: bool = False) -> Path:
         FirmwareError: the Arduino library is not part of this installation.
     """
     library = library_directory()
-    sources = [library / "extras/host/board_host.cpp", *sorted(library.glob("src/maille/*.cpp"))]
-    flags = (*_FLAGS, *(_CHECKS if checked else ()))
-    digest = hashlib.sha256("\0".join(flags).encode())
-    for path in (*sources, *sorted(library.glob("src/maille/*.h"))):
-        digest.update(path.read_bytes())
-    made = cache_directory().parent / "host" / f"maille-board-{digest.hexdigest()[:16]}"
-    if made.is_file():
-        return made
-    compiler = shutil.which("g++")
-    if compiler is None:
-        raise RunnerError("g++ is needed once; on Debian: sudo apt install g++")
-    made.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
-        partial = Path(folder) / "board"
-        command = [compiler, *flags, f"-I{library / 'src'}", "-o", str(partial)]
-        done = subprocess.run(
-            [*command, *map(str, sources), "-lutil"], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise RunnerError(f"the firmware does not compile here:\n{done.stderr[-2000:]}")
-        partial.replace(made)
-    return made
+    program = Program(
+        "maille-board",
+        [library / "extras/host/board_host.cpp", *sorted(library.glob("src/maille/*.cpp"))],
+        (*_FLAGS, *(_CHECKS if checked else ())),
+        ("-lutil",),
+        headers=sorted(library.glob("src/maille/*.h")),
+        include=(library / "src",),
+        compilers=("g++",),
+    )
+    try:
+        return program.path("host")
+    except CompilerMissing:
+        raise RunnerError("g++ is needed once; on Debian: sudo apt install g++") from None
+    except CompileFailed as error:
+        raise RunnerError(f"the firmware does not compile here:\n{error}") from None
 
 
-class HostBoard:
+class HostBoard(Closing):
     """One board; its port is `path`.
 
     Args:
@@ -86,17 +77,6 @@ class HostBoard:
         if not self.path:
             self.close()
             raise RunnerError("the firmware did not start on this machine")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> int:
         """Takes the board away; what was delivered is kept. Returns the program's exit status."""

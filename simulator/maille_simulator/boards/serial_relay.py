@@ -14,8 +14,8 @@ import termios
 import threading
 import tty
 from random import Random
-from types import TracebackType
-from typing import Self
+
+from maille_simulator.boards.closing import Closing
 
 GET_TERMIOS2 = 0x802C542A
 SET_TERMIOS2 = 0x402C542B
@@ -29,7 +29,7 @@ WAITING_BYTES = 1 << 16
 """So much waits for an end that does not read; what comes then is lost, as on a cable."""
 
 
-class SerialRelay:
+class SerialRelay(Closing):
     """One cable; its near end is `path`.
 
     Args:
@@ -57,17 +57,6 @@ class SerialRelay:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="damaged cable", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Unplug both ends."""

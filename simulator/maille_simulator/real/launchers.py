@@ -1,8 +1,6 @@
 """How each kind of node that is a program of its own is started, and what it needs."""
 
 import json
-import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +8,10 @@ from pathlib import Path
 from maille.children import maille_command
 from maille_node.firmware.avr import FirmwareError
 from maille_simulator.boards.host_board import host_board_path
+from maille_simulator.boards.micropython_board import board_library
 from maille_simulator.boards.runner_build import RunnerError, runner_path
 from maille_simulator.errors import ToolMissing
+from maille_simulator.programs import program_path
 from maille_simulator.real.serial_boards import SERIAL
 from maille_simulator.scenario.values import NodeGroup, NodeKindName
 
@@ -40,8 +40,7 @@ class Launcher:
 
 def find_tool(name: str, package: str) -> str:
     """A program's path, beside this interpreter or on PATH; ToolMissing."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
+    found = program_path(name)
     if found is None:
         raise ToolMissing(f"{name} is not installed, and this scenario needs it: {package}")
     return found
@@ -58,11 +57,7 @@ def _pc(node: str, group: NodeGroup, place: Place) -> list[str]:
 
 
 def _micropython(node: str, _group: NodeGroup, place: Place) -> list[str]:
-    library = Path(__file__).resolve().parents[3] / "nodes" / "micropython"
-    if not library.is_dir():
-        raise ToolMissing(
-            "the board library is not beside this installation: run from a checkout of Maille"
-        )
+    library = board_library()
     settings = place.folder / "maille.json"
     settings.write_text(
         json.dumps(

@@ -8,12 +8,11 @@ from random import Random
 from maille_node.firmware import avr
 from maille_node.firmware.targets import UNO
 from maille_simulator.boards.avr_serial import AvrSerial, remember_identity
-from maille_simulator.boards.errors import ToolMissing
 from maille_simulator.boards.host_board import HostBoard
 from maille_simulator.boards.micropython_board import MicroPythonBoard
 from maille_simulator.boards.runner_build import RunnerError
 from maille_simulator.boards.serial_relay import SerialRelay
-from maille_simulator.errors import SimulatorError
+from maille_simulator.errors import SimulatorError, ToolMissing
 from maille_simulator.scenario.values import NodeKindName
 
 SERIAL = frozenset({NodeKindName.AVR, NodeKindName.ARDUINO, NodeKindName.PICO})

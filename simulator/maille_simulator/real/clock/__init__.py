@@ -1,14 +1,9 @@
 """Another wall clock for one program of this machine."""
 
-import hashlib
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import platformdirs
-
+from maille_simulator.compiling import CompileFailed, CompilerMissing, Program
 from maille_simulator.errors import ToolMissing
 
 _SOURCE = Path(__file__).with_name("shifted.c")
@@ -29,24 +24,15 @@ def shifted_clock(by_s: float) -> dict[str, str]:
 
 
 def _library() -> Path:
-    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
-    cache = Path(os.environ.get("MAILLE_FIRMWARE_CACHE") or platformdirs.user_cache_dir("maille"))
-    made = cache / "clock" / f"shifted-{digest}.so"
-    if made.is_file():
-        return made
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        raise ToolMissing("clock_jump needs a C compiler once; on Debian: sudo apt install gcc")
-    made.parent.mkdir(parents=True, exist_ok=True)
-    partial = made.with_suffix(f".{os.getpid()}")
-    command = [compiler, "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", str(partial)]
-    done = subprocess.run(
-        [*command, str(_SOURCE), "-ldl"], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
+    flags = ("-O2", "-Wall", "-Wextra", "-shared", "-fPIC")
+    try:
+        return Program("shifted", [_SOURCE], flags, ("-ldl",), suffix=".so").path("clock")
+    except CompilerMissing:
         raise ToolMissing(
-            f"clock_jump needs a C compiler that works; {compiler} says:\n{done.stderr[-2000:]}\n"
+            "clock_jump needs a C compiler once; on Debian: sudo apt install gcc"
+        ) from None
+    except CompileFailed as error:
+        raise ToolMissing(
+            f"clock_jump needs a C compiler that works; {error.compiler} says:\n{error}\n"
             "on Debian: sudo apt install gcc libc6-dev"
-        )
-    partial.replace(made)
-    return made
+        ) from None
