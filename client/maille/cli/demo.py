@@ -28,8 +28,6 @@ from maille.digits import Digits, load_digits
 from maille.errors import MailleError
 from maille.local_mesh import LocalMesh
 from maille.views import Answer, Node
-from maille_simulator.boards.errors import ToolMissing
-from maille_simulator.boards.interpreter import find_micropython
 
 NODES = ("kitchen-pc", "attic-pc")
 VICTIM = "attic-pc"
@@ -90,6 +88,9 @@ def demo(
     result = asyncio.run(_run(digits, fast=fast, say=say, show=not as_json))
     told_right = True
     if boards:
+        from maille_simulator.boards.interpreter import find_micropython
+        from maille_simulator.errors import ToolMissing
+
         try:
             interpreter = find_micropython()
         except ToolMissing as error:

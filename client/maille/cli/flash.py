@@ -33,7 +33,6 @@ from maille.flashing.install import (
     START_TIMEOUT_S,
     Installed,
     install,
-    start_and_hear,
     start_and_wait,
 )
 from maille.flashing.library import library_folder
@@ -139,6 +138,8 @@ def flash(
         with _installed(board, port, firmware, folder, settings, show, erase=erase) as (repl, done):
             took_s = None
             if wait_s > 0:
+                from maille.flashing.hearing import start_and_hear
+
                 took_s = start_and_hear(repl, timeout_s=wait_s)
             else:
                 repl.restart()

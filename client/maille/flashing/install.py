@@ -10,14 +10,9 @@ from maille.flashing.errors import BoardFailed
 from maille.flashing.library import board_files, stale_files
 from maille.flashing.replink import BoardRepl, Interpreter
 from maille.flashing.settings import SETTINGS_FILE, encoded, merged, parse_settings
-from maille_protocol import WireError
-from maille_protocol.serial.frames import Kind, hello_problem, parse_board_frame, parse_hello
-from maille_protocol.serial.framing import Damaged, FrameReader
-from maille_protocol.serial.messages import SCHEMA
 
 START_TIMEOUT_S = 90.0
 _LAST_LINES = 12
-_LAST_BYTES = 500
 _RESTARTED = "soft reboot"
 
 
@@ -134,34 +129,4 @@ def start_and_wait(
     raise BoardFailed(
         f"The board was not seen in the mesh within {timeout_s:.0f} s. Check Wi-Fi name, password "
         f"and broker with `maille board config`. Its last words:\n    {said}"
-    )
-
-
-def start_and_hear(board: BoardRepl, *, timeout_s: float = START_TIMEOUT_S) -> float:
-    """Start the board's program and wait until it asks for a gateway; the seconds it took.
-
-    Raises:
-        BoardFailed: it did not in time, or it would not be understood; with what it said.
-    """
-    board.restart()
-    started_s = time.monotonic()
-    reader, said = FrameReader(), b""
-    while time.monotonic() - started_s < timeout_s:
-        data = board.heard()
-        said = (said + data)[-_LAST_BYTES:]
-        for found in reader.feed(data):
-            if isinstance(found, Damaged):
-                continue
-            try:
-                frame = parse_board_frame(found)
-            except WireError:
-                continue
-            if frame.kind is Kind.HELLO:
-                problem = hello_problem(parse_hello(frame.payload), SCHEMA)
-                if problem:
-                    raise BoardFailed(f"The board speaks, but {problem}.")
-                return time.monotonic() - started_s
-    raise BoardFailed(
-        f"The board did not ask for a gateway within {timeout_s:.0f} s. Its last words:\n    "
-        f"{said.decode('utf-8', 'backslashreplace') or 'nothing'}"
     )
