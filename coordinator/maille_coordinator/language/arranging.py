@@ -8,6 +8,7 @@ from maille_coordinator.language.records import RingKept, SessionStart
 from maille_coordinator.language.repair import Repairs
 from maille_coordinator.language.sessions import IMPOSSIBLE_MS, Sessions
 from maille_coordinator.language.state import (
+    SPARED_MS,
     Model,
     ModelState,
     Node,
@@ -24,7 +25,6 @@ _RETRY_MS = 1000.0
 _LONGEST_RETRY_MS = 30_000.0
 _BROKER_DIES_MS = 1500.0
 """Between the first will that a dying broker publishes and the end of our own connection."""
-_SPARED_MS = 15_000.0
 _CHECK_TOKENS = 2
 """The first token goes out of the ring, the second one has been all around."""
 
@@ -59,10 +59,8 @@ class Arranger:
         pipeline = model.pipeline
         if model.retry_ms > world.now_ms or model.successor is not None:
             return
-        if pipeline is None and not world.connected:
-            return
         if pipeline is None:
-            if self._ready_to_plan(model):
+            if world.connected and self._ready_to_plan(model):
                 self._arrange(model)
         elif pipeline.state is PipelineState.REPAIRING:
             if any(not self.present(slot.primary, pipeline) for slot in pipeline.slots):
@@ -153,7 +151,7 @@ class Arranger:
             if not lost or any(node.gone_ms < lately_ms for node in lost):
                 continue
             for node in world.nodes.values():
-                node.spared_until_ms = world.now_ms + _SPARED_MS
+                node.spared_until_ms = world.now_ms + SPARED_MS
             if model.successor is not None:
                 self.close(model.successor)
             self.close(pipeline)
@@ -237,7 +235,7 @@ class Arranger:
                 pipeline.state = PipelineState.READY
                 model.state, model.text = ModelState.READY, ""
                 self._world.report("model.recovered", model.key[0])
-                self._world.timers.set(("spread", pipeline.number), self._world.now_ms)
+                self._world.spread_soon(pipeline)
                 self._repairs.relayout(pipeline)
                 self._sessions.start_waiting(model)
             case PipelineState.READY:
@@ -304,7 +302,7 @@ class Arranger:
         self._ready(model, pipeline)
 
     def _ready(self, model: Model, pipeline: Pipeline) -> None:
-        self._world.timers.set(("spread", pipeline.number), self._world.now_ms)
+        self._world.spread_soon(pipeline)
         pipeline.state = PipelineState.READY
         model.state, model.text = ModelState.READY, ""
         model.failures = 0
@@ -323,7 +321,7 @@ class Arranger:
         self._repairs.tell_route(pipeline)
         model.state, model.text = ModelState.READY, ""
         self._world.report("model.recovered", model.key[0], f"pipeline {pipeline.number}")
-        self._world.timers.set(("spread", pipeline.number), self._world.now_ms)
+        self._world.spread_soon(pipeline)
         if former is not None:
             self.close(former)
         self._sessions.start_waiting(model)

@@ -28,6 +28,7 @@ from maille_coordinator.language.repair import Repairs
 from maille_coordinator.language.sessions import Sessions
 from maille_coordinator.language.spreading import Spreader
 from maille_coordinator.language.state import (
+    SPARED_MS,
     Counters,
     LanguageLimits,
     Model,
@@ -39,9 +40,6 @@ from maille_coordinator.language.state import (
 from maille_coordinator.language.timers import Subject
 from maille_coordinator.placement import Plan
 from maille_protocol import ErrorCode, StageReport, StageState
-
-_SPARED_MS = 15_000.0
-"""After a start, slices of the former run stay loaded for so long: the new rings use them."""
 
 _RINGS_MS = 2000.0
 """After a start, the nodes of a former ring are waited for so long before another one is planned."""
@@ -105,7 +103,7 @@ class LanguageCore:
             case Restored():
                 for name, pipeline, stage in event.stages:
                     holder = self._node(name)
-                    holder.spared_until_ms = now_ms + _SPARED_MS
+                    holder.spared_until_ms = now_ms + SPARED_MS
                     world.restore_leftover(holder, pipeline, stage)
                 world.rings = {(ring.model, ring.version): ring for ring in event.rings}
                 world.rings_until_ms = now_ms + _RINGS_MS

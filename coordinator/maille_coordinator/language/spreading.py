@@ -84,7 +84,7 @@ class Spreader:
             # Whoever is asked next may be the same node, when it is back.
             self._planned_for.clear()
             for pipeline in self._world.live_pipelines():
-                self._world.timers.set(("spread", pipeline.number), self._world.now_ms)
+                self._world.spread_soon(pipeline)
 
     def reported(self, node: Node, report: StageReport) -> None:
         """An answer to the measuring of a spare slice."""

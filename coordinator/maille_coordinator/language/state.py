@@ -18,6 +18,9 @@ from maille_coordinator.placement import ModelShape, Plan
 from maille_coordinator.records import MeshEvent
 from maille_protocol import Reference, Route, SessionOrder, StageOrder, Token
 
+SPARED_MS = 15_000.0
+"""After a start, or a broker's, slices of former rings stay loaded for so long: new ones use them."""
+
 Run = tuple[int, int, bool]
 """First and last layer of a slice, and whether embedding and head are in it where they belong."""
 
@@ -373,6 +376,10 @@ class World:
             else:
                 del self._held[number]
             self.write(StagesHeld(number, tuple(sorted(held))))
+
+    def spread_soon(self, pipeline: Pipeline) -> None:
+        """See at the next opportunity which spare slices a ring lacks."""
+        self.timers.set(("spread", pipeline.number), self.now_ms)
 
     def write_ring(self, pipeline: Pipeline) -> None:
         """Tell the journal how a model is placed, if that changed."""
