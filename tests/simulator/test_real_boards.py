@@ -31,7 +31,7 @@ nodes:
   - {name: worn, kind: arduino, slots: 1, link: {corruption: 0.003}}
   - {name: board, kind: light}
 load:
-  - {kind: constant, model: digits-uno, per_s: 8}
+  - {kind: bursts, model: digits-uno, burst: 8, every: 1s}
   - {kind: constant, model: digits, per_s: 8, deadline: 60s}
 events:
   - {at: 1s, do: corruption, nodes: uno, share: 0.003, for: 3s}
@@ -66,8 +66,8 @@ def test_damaged_cables_and_a_clock_that_jumps_lose_nothing(
     assert cables[shares.index(0.003)].damaged > 0
     assert cables[shares.index(0.0)].share == 0.0
     ran = {task.node for task in record.tasks}
-    assert {"uno", "board"} <= ran
-    assert ran & {"arduino", "worn"}
+    # Eight at once for three boards with one slot each: all of them work.
+    assert ran == {"uno", "arduino", "worn", "board"}
 
 
 PICO = """\
@@ -75,7 +75,7 @@ name: pico
 duration: 4s
 models: [{name: digits-tiny, tiny: true, run: 5ms}]
 nodes: [{name: pico, kind: pico, count: 2, slots: 1}]
-load: [{kind: constant, model: digits-tiny, per_s: 10, deadline: 60s}]
+load: [{kind: bursts, model: digits-tiny, burst: 10, every: 500ms, deadline: 60s}]
 events:
   - {at: 1s, do: corruption, nodes: pico-1, share: 0.003, for: 2s}
   - {at: 2s, do: kill, nodes: pico-2, for: 1s}
@@ -91,6 +91,7 @@ def test_micropython_without_a_network(tmp_path: Path) -> None:
     path.write_text(PICO)
     record = run_for_real(read_scenario(path), show=False)
     assert record.held, [check for check in record.checks() if not check.held]
+    # Ten at once: one board's single slot is taken while the others wait, so both work.
     assert {task.node for task in record.tasks} == {"pico-1", "pico-2"}
 
 
