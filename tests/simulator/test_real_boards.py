@@ -38,7 +38,7 @@ events:
   - {at: 2s, do: clock_jump, seconds: 7200}
   - {at: 5s, do: kill, nodes: arduino, for: 1s}
   - {at: 6s, do: clock_jump, seconds: -10800}
-expect: {lost: 0, done_share: 1}
+expect: {lost: 0, done_share: 1, recovered_within: 15s}
 """
 
 

@@ -68,6 +68,19 @@ def test_figures() -> None:
     assert math.isclose(after_s, 0.045, abs_tol=1e-9)
 
 
+def test_a_task_that_came_while_a_process_started_counts_for_the_recovery() -> None:
+    found = record()
+    quick, held_up, late = TaskSeen(4.2, 4.25), TaskSeen(4.3, 6.8), TaskSeen(5.2, 9.0)
+    for task in (quick, held_up, late):
+        task.status = "done"
+    found.tasks += [quick, late]
+    [(_, after_s)] = found.recoveries()
+    assert math.isclose(after_s, 0.045, abs_tol=1e-9), "nothing held these up in the first second"
+    found.tasks.append(held_up)
+    [(_, after_s)] = found.recoveries()
+    assert math.isclose(after_s, 6.8 - 4.005, abs_tol=1e-9)
+
+
 def test_expectations_hold_or_not() -> None:
     assert record().held
     assert record(p50_ms=60.0, p99_ms=200.0, ready_within_s=2.0, recovered_within_s=1.0).held

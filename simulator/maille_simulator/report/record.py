@@ -8,6 +8,12 @@ from typing import Literal
 from maille_simulator.scenario.values import Scenario
 from maille_simulator.virtual.probes import ProbeTimes
 
+EFFECT_S = 1.0
+"""Within this time an event takes effect: a process is killed, a connection cut."""
+
+HELD_UP = 5.0
+"""So many times as long as a typical task: something held this one up."""
+
 
 @dataclass(slots=True)
 class TaskSeen:
@@ -136,15 +142,24 @@ class RunRecord:
         return len(ends) / max(1e-9, max(ends) - begin_s)
 
     def recoveries(self) -> list[tuple[Mark, float]]:
-        """For each event: after how many seconds all tasks were back that were under way then."""
+        """For each event: after how many seconds all tasks were back that it can have held up.
+
+        Those are the tasks that were under way then, and those that came within `EFFECT_S` and
+        took more than `HELD_UP` times as long as a typical task: a coordinator that restarts
+        answers nobody who comes while it starts.
+        """
+        latencies_ms = self.latencies_ms
+        held_up_s = HELD_UP * quantile(latencies_ms, 0.5) / 1000 if latencies_ms else 0.0
         found: list[tuple[Mark, float]] = []
         for mark in self.marks:
             slowest_s = 0.0
             for task in self.tasks:
-                if task.submitted_s > mark.at_s:
+                if task.submitted_s > mark.at_s + EFFECT_S:
                     continue
                 ended_s = math.inf if task.ended_s is None else task.ended_s
-                if ended_s > mark.at_s:
+                under_way = task.submitted_s <= mark.at_s < ended_s
+                came_later = task.submitted_s > mark.at_s
+                if under_way or (came_later and ended_s - task.submitted_s > held_up_s):
                     slowest_s = max(slowest_s, ended_s - mark.at_s)
             found.append((mark, slowest_s))
         return found
