@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from language_world import KEY, LAYERS, MEMORY, PROCESS_BYTES, Mesh, answer
 
-from maille_coordinator.language.events import SessionCancelled
+from maille_coordinator.language.events import NodeChanged, SessionCancelled
 from maille_coordinator.language.state import LanguageLimits, ModelState
 from maille_coordinator.placement import Objective
 
@@ -174,6 +174,7 @@ def test_a_restarted_coordinator_takes_up_the_same_ring() -> None:
     mesh.drain(leaver)
     mesh.run(lambda: leaver not in primaries(mesh))
     mesh.start_node(leaver, 100, memory_bytes=4 * MEMORY)  # a new plan would put all of it here
+    mesh.pause(5)
     before = mesh.core.models[KEY].pipeline
     assert before is not None
     cut = [(slot.primary, slot.first, slot.last) for slot in before.slots]
@@ -384,3 +385,36 @@ def test_a_cancelled_session_leaves_nothing() -> None:
     mesh.tell(SessionCancelled("one", "cancelled"))
     mesh.pause(100)
     assert not any(node.caches for node in mesh.nodes.values())
+
+
+def test_what_seemed_lost_with_a_new_start_is_dropped_by_a_process_that_still_has_it() -> None:
+    mesh = ready_mesh(4)
+    name = primaries(mesh)[0]
+    node = mesh.nodes[name]
+    held = node.core.stage_count
+    # Another device with this id was heard for a moment, and its boot number made it the node.
+    other = node.boot + 1000
+    mesh.tell(NodeChanged(name, other, alive=False, ready=False, draining=False))
+    mesh.pause(50)
+    mesh.tell(NodeChanged(name, node.boot, alive=True, ready=True, draining=False))
+    mesh.pause(20_000)
+    pipeline = mesh.core.models[KEY].pipeline
+    assert pipeline is not None
+    wanted = sum(name in slot.loads for slot in pipeline.slots)
+    assert held
+    assert node.core.stage_count == wanted
+    assert not mesh.core.sizes()["leftovers"]
+
+
+def test_a_model_that_was_impossible_for_a_while_answers_again_when_its_nodes_are_back() -> None:
+    mesh = ready_mesh(2)
+    name = primaries(mesh)[0]
+    mesh.kill(name)
+    mesh.pause(6000)
+    assert mesh.core.models[KEY].state is ModelState.IMPOSSIBLE
+    mesh.start_node(name)
+    mesh.run(lambda: mesh.core.models[KEY].state is ModelState.READY)
+    start = mesh.ask("one", count=8)
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.ends["one"].finish == "length", mesh.ends["one"]
+    assert mesh.tokens["one"] == answer(start)

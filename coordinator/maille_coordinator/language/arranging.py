@@ -233,7 +233,7 @@ class Arranger:
             case PipelineState.REPAIRING:
                 self._join_copies(pipeline)
                 pipeline.state = PipelineState.READY
-                model.state, model.text = ModelState.READY, ""
+                _is_ready(model)
                 self._world.report("model.recovered", model.key[0])
                 self._world.spread_soon(pipeline)
                 self._repairs.relayout(pipeline)
@@ -304,7 +304,7 @@ class Arranger:
     def _ready(self, model: Model, pipeline: Pipeline) -> None:
         self._world.spread_soon(pipeline)
         pipeline.state = PipelineState.READY
-        model.state, model.text = ModelState.READY, ""
+        _is_ready(model)
         model.failures = 0
         self._loader.unload_spared()
         self._world.report(
@@ -319,7 +319,7 @@ class Arranger:
         pipeline.state = PipelineState.READY
         pipeline.layout += 1
         self._repairs.tell_route(pipeline)
-        model.state, model.text = ModelState.READY, ""
+        _is_ready(model)
         self._world.report("model.recovered", model.key[0], f"pipeline {pipeline.number}")
         self._world.spread_soon(pipeline)
         if former is not None:
@@ -428,3 +428,8 @@ class Arranger:
         if model is not None and not pipeline.busy and pipeline.state is PipelineState.READY:
             self.advance(pipeline)
             self.consider(model)
+
+
+def _is_ready(model: Model) -> None:
+    model.state, model.text = ModelState.READY, ""
+    model.impossible_since_ms = None

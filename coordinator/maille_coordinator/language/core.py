@@ -145,6 +145,23 @@ class LanguageCore:
         """Slices that are still to be put on the disks of those that would take over."""
         return self._spreader.missing
 
+    def sizes(self) -> dict[str, int]:
+        """How much the core keeps, for tests and simulations that hold it to its bounds."""
+        world = self._world
+        return {
+            "sessions": len(world.sessions),
+            "handles": len(world.handles),
+            "queued": sum(len(model.queue) for model in world.models.values()),
+            "early": sum(len(waiting) for waiting in world.early.values()),
+            "closing": self._sessions.closing,
+            "pipelines": len(world.pipelines),
+            "kept": sum(len(pipeline.kept) for pipeline in world.pipelines.values()),
+            "leftovers": sum(len(node.leftovers) for node in world.nodes.values()),
+            "timers": len(world.timers),
+            "pings": sum(len(node.pings) for node in world.nodes.values()),
+            "nodes": len(world.nodes),
+        }
+
     def plan(self, key: ModelKey) -> Plan:
         """What would be arranged now, explained. PlacementImpossible, KeyError."""
         return self._planner.new(self._world.models[key], with_explanation=True)
@@ -178,17 +195,14 @@ class LanguageCore:
             self._arranger.reported(node, report)
 
     def _node_changed(self, event: NodeChanged) -> None:
-        world = self._world
         node = self._node(event.node)
         was_alive, was_ready = node.alive, node.ready
         started_anew = node.boot not in (0, event.boot)
         node.boot, node.alive, node.ready = event.boot, event.alive, event.ready
         node.memory_bytes = event.memory_bytes
         if was_alive and (started_anew or not event.alive):
-            self._mover.node_gone(node, started_anew=started_anew)
+            self._mover.node_gone(node)
             self._spreader.node_gone(node.node)
-        elif started_anew:
-            world.forget_leftovers(node, *node.leftovers)
         if event.alive and (started_anew or not was_alive):
             node.avoided.clear()
             self._loader.unload_leftovers(node.node)

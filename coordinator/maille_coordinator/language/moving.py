@@ -43,18 +43,19 @@ class Mover:
         self._repairs = repairs
         self._arranger = arranger
 
-    def node_gone(self, node: Node, *, started_anew: bool) -> None:
-        """A node is gone; if it has started anew, with all it held in memory."""
+    def node_gone(self, node: Node) -> None:
+        """A node is gone, or has started anew.
+
+        What it held is ordered unloaded when it is back: it may have lost nothing but its
+        connection, and what seemed a new start may have been another device with its id.
+        """
         node.gone_ms = self._world.now_ms
-        if started_anew:
-            self._world.forget_leftovers(node, *node.leftovers)
         node.skills = {
             key: skill for key, skill in node.skills.items() if skill.state is Measuring.MEASURED
         }
         for pipeline in self._world.live_pipelines():
             for stage, slot in enumerate(pipeline.slots):
-                if slot.loads.pop(node.node, None) is not None and not started_anew:
-                    # It may have lost nothing but its connection.
+                if slot.loads.pop(node.node, None) is not None:
                     node.leftovers.add((pipeline.number, stage))
             self._world.write_stages(pipeline.number)
             self._without(pipeline, {node.node}, "is gone")
@@ -135,6 +136,7 @@ class Mover:
         except PlacementImpossible as error:
             self._arranger.impossible(model, error)
             return
+        model.impossible_since_ms = None
         model.state = ModelState.RECOVERING
         model.text = f"{', '.join(sorted(gone))} is gone: its layers move"
         if not self._in_place(pipeline, plan, gone):

@@ -44,6 +44,11 @@ class Sessions:
         self.freed: Callable[[Pipeline], None]
         """Told that a pipeline has one session less."""
 
+    @property
+    def closing(self) -> int:
+        """Sessions whose end the nodes are still to be told a second time."""
+        return len(self._closing)
+
     # --- taking on -------------------------------------------------------------------------
 
     def ask(self, start: SessionStart) -> None:

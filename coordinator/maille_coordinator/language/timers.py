@@ -16,6 +16,9 @@ class Timers:
         self._heap: list[tuple[float, int, Subject]] = []
         self._order = 0
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     @property
     def next_ms(self) -> float | None:
         """When to wake; sometimes earlier than the first subject is due."""

@@ -8,6 +8,7 @@ from maille_node.language.errors import SettingsOutOfRange
 from maille_node.language.sending import Sender
 from maille_node.language.sessions import HeldStage, Session
 from maille_node.language.stage_events import SliceFacts, StageAction
+from maille_node.language.waiting import Sent
 from maille_protocol import ErrorCode, Finish, SessionOrder, StageReport, StageState
 
 __all__ = ["Opener"]
@@ -27,7 +28,7 @@ class Opener:
         self._actions = actions
         self._caches = 0
 
-    def open(self, held: HeldStage, order: SessionOrder, now_ms: float) -> bool:
+    def open(self, held: HeldStage, order: SessionOrder, sent: Sent, now_ms: float) -> bool:
         """Make room for a session, or tell the last stage more about one that is here.
 
         Tokens are work for a stage 0 that has not had the session yet, and for the last stage
@@ -42,6 +43,8 @@ class Opener:
             self._sender.fail(held, order.session, ErrorCode.BUSY, "the slice is still loading")
             return False
         session = held.sessions.get(order.session)
+        if session is not None and session.sent.overtaken_by(sent):
+            session.sent = sent
         if session is not None and replace(order, layout=session.opened.layout) == session.opened:
             session.touched_ms = now_ms
             return False
@@ -52,7 +55,7 @@ class Opener:
             return False
         made = session is None
         if session is None:
-            session = self._make(held, facts, order, now_ms)
+            session = self._make(held, facts, order, sent, now_ms)
             if session is None:
                 return False
         refusal = _refusal(facts, session, order, tokens)
@@ -67,7 +70,12 @@ class Opener:
         return False
 
     def _make(
-        self, held: HeldStage, facts: SliceFacts, order: SessionOrder, now_ms: float
+        self,
+        held: HeldStage,
+        facts: SliceFacts,
+        order: SessionOrder,
+        sent: Sent,
+        now_ms: float,
     ) -> Session | None:
         capacity = order.capacity
         if not 0 < capacity <= facts.context_length:
@@ -87,7 +95,7 @@ class Opener:
             self._refuse(held, order, needed, max(0, free))
             return None
         self._caches += 1
-        session = Session(order.session, self._caches, capacity, now_ms, order)
+        session = Session(order.session, self._caches, capacity, now_ms, order, sent)
         held.sessions[order.session] = session
         if source is not None:
             self._share(held, source, session, min(order.shared, source.length, capacity))
@@ -147,7 +155,8 @@ class Opener:
         session.length = min(session.length, length)
         session.history.cut(session.length)
         session.touched_ms = now_ms
-        if not session.length:
+        if not session.length or number in held.kept:
+            # The one that is kept already has all that is counted on.
             self._actions.append(events.FreeCache(session.cache))
             return
         held.kept[number] = session

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from maille_node.language.sessions import HeldStage
-from maille_node.language.waiting import WaitingRoom
+from maille_node.language.waiting import Sent, WaitingRoom
 
 __all__ = ["Counters", "Pipeline"]
 
@@ -18,6 +18,8 @@ class Counters:
     repeated: int = 0
     """Delivered twice, or a second ring of the same session."""
     old_layout: int = 0
+    overtaken: int = 0
+    """Orders that came after a later one of the same sender that undid them, or was undone."""
     stale_epoch: int = 0
     unknown: int = 0
     """Of a pipeline, stage or session that is not here."""
@@ -43,11 +45,11 @@ class Pipeline:
     route: tuple[tuple[str, ...], ...] = ()
     stages: dict[int, HeldStage] = field(default_factory=dict)
     waiting: WaitingRoom = field(default_factory=WaitingRoom)
-    closed: OrderedDict[int, None] = field(default_factory=OrderedDict)
-    """Sessions lately closed: what still comes for them is dropped at once."""
+    closed: OrderedDict[int, Sent] = field(default_factory=OrderedDict)
+    """Sessions lately closed, and by which order: what still comes for them is dropped at once."""
 
-    def forget(self, session: int) -> None:
+    def forget(self, session: int, sent: Sent) -> None:
         """Remember that a session is closed."""
-        self.closed[session] = None
+        self.closed[session] = sent
         if len(self.closed) > MAX_CLOSED:
             self.closed.popitem(last=False)

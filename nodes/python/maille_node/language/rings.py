@@ -20,7 +20,7 @@ from maille_node.language.sessions import (
     Work,
 )
 from maille_node.language.stage_events import SliceFacts, StageAction
-from maille_node.language.waiting import WAIT_MS
+from maille_node.language.waiting import WAIT_MS, Sent
 from maille_protocol import (
     Activation,
     ActivationFlag,
@@ -57,9 +57,16 @@ class Rings:
 
     # --- sessions ------------------------------------------------------------------------------
 
-    def open(self, pipeline: Pipeline, held: HeldStage, order: SessionOrder, now_ms: float) -> None:
+    def open(
+        self,
+        pipeline: Pipeline,
+        held: HeldStage,
+        order: SessionOrder,
+        sent: Sent,
+        now_ms: float,
+    ) -> None:
         """Open a session or tell more of it, and begin with its tokens where that is due."""
-        if self.opener.open(held, order, now_ms):
+        if self.opener.open(held, order, sent, now_ms):
             session = held.sessions[order.session]
             # What is shared is in the cache; one position at least is computed, for its output.
             shared = min(session.length, order.position + len(order.tokens) // 4 - 1)
@@ -70,7 +77,12 @@ class Rings:
             self._feed(pipeline, held, session, rest, ActivationFlag.SAMPLE, now_ms)
 
     def repair(
-        self, pipeline: Pipeline, held: HeldStage, order: SessionOrder, now_ms: float
+        self,
+        pipeline: Pipeline,
+        held: HeldStage,
+        order: SessionOrder,
+        sent: Sent,
+        now_ms: float,
     ) -> None:
         """Any command but OPEN and CLOSE for a session that is on this stage."""
         facts = held.facts
@@ -87,7 +99,10 @@ class Rings:
                 flags = ActivationFlag.REPLAY if rebuild else ActivationFlag.SAMPLE
                 self._feed(pipeline, held, session, order, flags, now_ms)
             case SessionCommand.KEEP:
-                pipeline.forget(session.number)
+                if sent.overtaken_by(session.sent):
+                    self.counters.overtaken += 1
+                    return
+                pipeline.forget(session.number, sent)
                 self.opener.keep(held, session.number, order.position, now_ms)
             case SessionCommand.CHECK:
                 session.awaited = order.position

@@ -256,7 +256,7 @@ class SliceRunner:
         if loaded is None or source is None or source.length < work.count:
             return
         self._places[work.cache] = work.sha256
-        self._worker(work.sha256).put(lambda: share(loaded, source, work), loaded, None)
+        self._worker(work.sha256).put(lambda: share(loaded, source, work), loaded, work)
 
     def _worker(self, sha256: bytes) -> "_Worker":
         worker = self._workers.get(sha256)
@@ -298,17 +298,19 @@ class SliceRunner:
         for worker in workers:
             worker.join()
 
-    def _done(self, loaded: LoadedSlice, work: Compute, done: Computed) -> None:
+    def _done(self, loaded: LoadedSlice, work: Compute | ShareCache, done: Computed | None) -> None:
         if work.cache not in self._places:
             # It was freed while this job waited for its turn, and the job has made it again.
             loaded.caches.pop(work.cache, None)
+        if done is None or isinstance(work, ShareCache):
+            return
         if work.count > 1 and loaded.stage.info.with_embedding:
             self._untidy.add(loaded.stage.path)
             self._tidy_later()
         self._feed(done)
 
 
-_Job: TypeAlias = tuple[Callable[[], Computed | None], LoadedSlice, Compute | None]
+_Job: TypeAlias = tuple[Callable[[], Computed | None], LoadedSlice, Compute | ShareCache]
 
 
 class _Worker:
@@ -317,7 +319,7 @@ class _Worker:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        on_done: Callable[[LoadedSlice, Compute, Computed], None],
+        on_done: Callable[[LoadedSlice, Compute | ShareCache, Computed | None], None],
     ) -> None:
         self._loop = loop
         self._on_done = on_done
@@ -326,7 +328,7 @@ class _Worker:
         self._thread.start()
 
     def put(
-        self, run: Callable[[], Computed | None], loaded: LoadedSlice, work: Compute | None
+        self, run: Callable[[], Computed | None], loaded: LoadedSlice, work: Compute | ShareCache
     ) -> None:
         """Queue a step, or another job on the slice's caches."""
         self._jobs.put((run, loaded, work))
@@ -352,7 +354,6 @@ class _Worker:
                 logger.exception("a cache could not be copied")
                 done = None
             # The loop may be closed: then nobody waits for the answer.
-            if done is not None and work is not None:
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._on_done, loaded, work, done)
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._on_done, loaded, work, done)
             del job, run, loaded

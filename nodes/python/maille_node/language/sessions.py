@@ -9,6 +9,7 @@ from maille_node.language.history import History
 from maille_node.language.parts import Joiner
 from maille_node.language.stage_events import SliceFacts
 from maille_node.language.turns import Turns
+from maille_node.language.waiting import Sent
 from maille_protocol import ActivationFlag, Reference, SessionOrder
 
 MAX_ACTIVATION_POSITIONS = 256
@@ -89,6 +90,8 @@ class Session:
     capacity: int
     touched_ms: float
     opened: SessionOrder
+    sent: Sent
+    """Of the last OPEN."""
     answer: Answer | None = None
     """On the last stage."""
     length: int = 0
@@ -159,6 +162,8 @@ class HeldStage:
     reference: Reference
     cache_limit_bytes: int
     nonce: int
+    sent: Sent
+    """Of the last order to load it."""
     facts: SliceFacts | None = None
     """None while it loads."""
     sessions: dict[int, Session] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from maille_node.language.opening import Opener
 from maille_node.language.pipelines import Pipeline
 from maille_node.language.sessions import HeldStage
 from maille_node.language.stage_events import SliceFacts, StageAction
+from maille_node.language.waiting import Sent
 from maille_protocol import ErrorCode, Reference, StageCommand, StageOrder, StageReport, StageState
 
 __all__ = ["Slices"]
@@ -16,6 +17,7 @@ __all__ = ["Slices"]
 MAX_STAGES = 64
 MAX_PIPELINES = 256
 MAX_MEASURED = 256
+MAX_UNLOADED = 256
 
 
 class Slices:
@@ -38,6 +40,8 @@ class Slices:
         self._measuring: dict[bytes, list[StageOrder]] = {}
         self._measured: OrderedDict[bytes, SliceFacts] = OrderedDict()
         """What this process has measured: a coordinator that asks again need not wait."""
+        self._unloaded: OrderedDict[tuple[int, int], Sent] = OrderedDict()
+        """Stages lately dropped, and by which order."""
         self.pipelines: dict[int, Pipeline] = {}
 
     @property
@@ -57,23 +61,34 @@ class Slices:
             pipeline = self.pipelines[number] = Pipeline(number)
         return pipeline
 
-    def order(self, order: StageOrder) -> None:
-        """Do what the coordinator wants of a slice."""
+    def order(self, order: StageOrder, sent: Sent) -> bool:
+        """Do what the coordinator wants of a slice, unless it has sent the contrary since."""
+        place = order.pipeline, order.stage
         match order.command:
             case StageCommand.PING:
                 self._report(order, StageState.PONG)
             case StageCommand.UNLOAD:
+                pipeline = self.pipelines.get(order.pipeline)
+                held = None if pipeline is None else pipeline.stages.get(order.stage)
+                if held is not None and sent.overtaken_by(held.sent):
+                    return False
+                self._unloaded[place] = sent
+                if len(self._unloaded) > MAX_UNLOADED:
+                    self._unloaded.popitem(last=False)
                 self._unload(order)
+            case StageCommand.LOAD if sent.overtaken_by(self._unloaded.get(place)):
+                return False
             case StageCommand.LOAD | StageCommand.MEASURE:
                 if order.slice is None:
                     text = "the order names no slice; send its SHA-256 and size"
                     self._report(order, StageState.FAILED, ErrorCode.INPUT_MALFORMED, text)
                 elif order.command is StageCommand.LOAD:
-                    self._load(order, order.slice)
+                    self._load(order, order.slice, sent)
                 else:
                     self._measure(order, order.slice)
+        return True
 
-    def _load(self, order: StageOrder, reference: Reference) -> None:
+    def _load(self, order: StageOrder, reference: Reference, sent: Sent) -> None:
         pipeline = self.pipeline(order.pipeline)
         held = None if pipeline is None else pipeline.stages.get(order.stage)
         if pipeline is None or (held is None and self.stage_count >= MAX_STAGES):
@@ -85,11 +100,12 @@ class Slices:
             held = None
         if held is None:
             held = HeldStage(
-                order.pipeline, order.stage, reference, order.cache_limit_bytes, order.nonce
+                order.pipeline, order.stage, reference, order.cache_limit_bytes, order.nonce, sent
             )
             pipeline.stages[order.stage] = held
         held.cache_limit_bytes = order.cache_limit_bytes
         held.nonce = order.nonce
+        held.sent = sent
         facts = self._want(reference)
         if facts is None:
             self._report(order, StageState.LOADING)

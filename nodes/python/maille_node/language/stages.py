@@ -13,9 +13,10 @@ from maille_node.language.rings import Rings
 from maille_node.language.slices import Slices
 from maille_node.language.stage_events import StageAction, StageEvent
 from maille_node.language.vocabularies import Vocabularies
-from maille_node.language.waiting import Early, Repeats
+from maille_node.language.waiting import Early, Repeats, Sent
 from maille_protocol import (
     Activation,
+    Envelope,
     ErrorCode,
     Route,
     SessionCommand,
@@ -77,6 +78,35 @@ class StageCore:
         )
 
     @property
+    def kept_count(self) -> int:
+        """Sessions that are over and whose caches others may begin with, on all stages together."""
+        return sum(
+            len(held.kept)
+            for pipeline in self._slices.pipelines.values()
+            for held in pipeline.stages.values()
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """How much the core keeps, for tests and simulations that hold it to its bounds."""
+        pipelines = self._slices.pipelines.values()
+        stages = [held for pipeline in pipelines for held in pipeline.stages.values()]
+        return {
+            "pipelines": len(pipelines),
+            "stages": len(stages),
+            "sessions": self.session_count,
+            "kept": self.kept_count,
+            "waiting": sum(len(pipeline.waiting) for pipeline in pipelines),
+            "closed": sum(len(pipeline.closed) for pipeline in pipelines),
+            "queued_bytes": sum(
+                session.queued_bytes for held in stages for session in held.sessions.values()
+            ),
+            "overdrawn_bytes": sum(
+                max(0, held.reserved_bytes() - held.cache_limit_bytes) for held in stages
+            ),
+            "remembered": len(self._repeats),
+        }
+
+    @property
     def unfilled_bytes(self) -> int:
         """Promised to open sessions and not yet taken from the system."""
         return sum(
@@ -94,7 +124,7 @@ class StageCore:
                 if self._repeats.seen(envelope):
                     self.counters.repeated += 1
                 else:
-                    self._hear(envelope.message, envelope.epoch, now_ms)
+                    self._hear(envelope, now_ms)
             case events.Computed():
                 self._rings.computed(event, now_ms)
             case events.SliceReady(sha256=sha256, facts=facts):
@@ -142,7 +172,8 @@ class StageCore:
 
     # --- messages ------------------------------------------------------------------------------
 
-    def _hear(self, message: object, epoch: int, now_ms: float) -> None:
+    def _hear(self, envelope: Envelope, now_ms: float) -> None:
+        message, epoch = envelope.message, envelope.epoch
         if isinstance(message, Activation):
             self._activation(Early(message, now_ms + self._rings.wait_ms), now_ms)
             return
@@ -153,13 +184,15 @@ class StageCore:
             self.counters.stale_epoch += 1
             return
         self._epoch = epoch
+        sent = Sent(envelope.boot, envelope.seq)
         match message:
             case StageOrder():
-                self._slices.order(message)
+                if not self._slices.order(message, sent):
+                    self.counters.overtaken += 1
             case Route():
                 self._route(message, epoch, now_ms)
             case SessionOrder():
-                self._session_order(Early(message, now_ms + self._rings.wait_ms), now_ms)
+                self._session_order(Early(message, now_ms + self._rings.wait_ms, sent), now_ms)
 
     def _activation(self, early: Early, now_ms: float) -> None:
         activation = early.message
@@ -222,9 +255,7 @@ class StageCore:
                 self._unknown_session(order, "this node holds no stage of the pipeline")
             return
         if order.command is SessionCommand.CLOSE:
-            pipeline.forget(order.session)
-            for stage in pipeline.stages.values():
-                self._rings.opener.close(stage, order.session)
+            self._close(pipeline, order.session, early.sent)
             return
         if order.layout < pipeline.layout:
             self.counters.old_layout += 1
@@ -236,10 +267,13 @@ class StageCore:
         if held is None:
             self._unknown_session(order, f"this node does not hold stage {order.stage}")
         elif order.command is SessionCommand.OPEN:
+            if early.sent.overtaken_by(pipeline.closed.get(order.session)):
+                self.counters.overtaken += 1
+                return
             if self._vocabularies.lacks(early):
                 return
             pipeline.closed.pop(order.session, None)
-            self._rings.open(pipeline, held, order, now_ms)
+            self._rings.open(pipeline, held, order, early.sent, now_ms)
             self._hear_early(pipeline, now_ms)
         elif order.session not in held.sessions:
             if order.session in pipeline.closed:
@@ -247,7 +281,16 @@ class StageCore:
             else:
                 self._let_wait(pipeline, early, now_ms)
         else:
-            self._rings.repair(pipeline, held, order, now_ms)
+            self._rings.repair(pipeline, held, order, early.sent, now_ms)
+
+    def _close(self, pipeline: Pipeline, session: int, sent: Sent) -> None:
+        opened = [held.sessions.get(session) for held in pipeline.stages.values()]
+        if any(found is not None and sent.overtaken_by(found.sent) for found in opened):
+            self.counters.overtaken += 1
+            return
+        pipeline.forget(session, sent)
+        for held in pipeline.stages.values():
+            self._rings.opener.close(held, session)
 
     def _no_vocabulary(self, early: Early, code: ErrorCode, text: str) -> None:
         order = early.message

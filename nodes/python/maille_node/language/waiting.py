@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from maille_protocol import Activation, Envelope, SessionOrder
 
-__all__ = ["Early", "Repeats", "WaitingRoom"]
+__all__ = ["Early", "Repeats", "Sent", "WaitingRoom"]
 
 MAX_WAITING = 512
 MAX_WAITING_BYTES = 16 << 20
 WAIT_MS = 2000.0
-_MAX_REMEMBERED = 4096
+MAX_REMEMBERED = 4096
 
 
 class Repeats:
@@ -19,15 +19,30 @@ class Repeats:
     def __init__(self) -> None:
         self._seen: OrderedDict[tuple[int, int], None] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._seen)
+
     def seen(self, envelope: Envelope) -> bool:
         """Whether this very message was here before."""
         key = (envelope.boot, envelope.seq)
         if key in self._seen:
             return True
         self._seen[key] = None
-        if len(self._seen) > _MAX_REMEMBERED:
+        if len(self._seen) > MAX_REMEMBERED:
             self._seen.popitem(last=False)
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Which message of which process: brokers may let messages overtake each other."""
+
+    boot: int = 0
+    seq: int = 0
+
+    def overtaken_by(self, other: "Sent | None") -> bool:
+        """Whether the same process has sent the other one later."""
+        return other is not None and self.boot == other.boot and self.seq < other.seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +51,7 @@ class Early:
 
     message: Activation | SessionOrder
     until_ms: float
+    sent: Sent = Sent()
 
     @property
     def size_bytes(self) -> int:
