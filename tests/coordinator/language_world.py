@@ -1,20 +1,15 @@
 """A mesh in virtual time: the coordinator's language core, the nodes' own cores, a checkable model.
 
-The model is arithmetic: each layer keeps a chain of hashes over the positions, so a token depends on
-every token before it, on seed and position, and not on how the layers are cut. Messages may be
+The model is the simulator's arithmetic one. Messages may be
 lost, doubled and overtake each other; nodes are killed, return, drain; the coordinator restarts.
 """
 
-import hashlib
 import heapq
 import itertools
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
-
-import numpy as np
 
 from maille_coordinator.language import actions as wanted
 from maille_coordinator.language import events as happened
@@ -28,12 +23,11 @@ from maille_coordinator.language.records import (
     StagesHeld,
 )
 from maille_coordinator.language.state import LanguageLimits
-from maille_coordinator.placement import ModelShape
+from maille_coordinator.placement.values import STAGE_OVERHEAD_BYTES
 from maille_node.language import stage_events as stage
 from maille_node.language.stages import StageCore
 from maille_protocol import (
     Message,
-    Reference,
     Sampling,
     SessionCommand,
     SessionOrder,
@@ -43,67 +37,20 @@ from maille_protocol import (
     pack,
     unpack,
 )
+from maille_simulator.virtual.language.arithmetic import ArithmeticModel, Chain
 
-LAYERS = 6
-VOCABULARY = 997
-HIDDEN = 2
-LAYER_BYTES = 1_000_000
-KEY = ("tiny", 1)
-SHAPE = ModelShape((LAYER_BYTES,) * LAYERS, 500_000, 500_000, 1000, HIDDEN)
-PROCESS_BYTES = 120_000_000
+MODEL = ArithmeticModel()
+LAYERS = MODEL.layer_count
+KEY = MODEL.key
+PROCESS_BYTES = STAGE_OVERHEAD_BYTES
 MEMORY = PROCESS_BYTES + 6_000_000
 """Of a node: four layers with their caches and an end fit, not six."""
 LIMITS = LanguageLimits(context_tokens=64, sessions=3)
 
 
-def mix(*parts: int) -> int:
-    """A number below 2**32 that depends on all parts and their order."""
-    return zlib.crc32(b"".join(part.to_bytes(8, "little") for part in parts))
-
-
-def layers(first: int, last: int, before: tuple[int, ...], value: int) -> tuple[int, ...]:
-    """What each layer has after one more position: its chain so far and what came in."""
-    chain = []
-    for place, layer in enumerate(range(first, last + 1)):
-        value = mix(layer, before[place] if before else 0, value)
-        chain.append(value)
-    return tuple(chain)
-
-
-def chosen(value: int, seed: int, position: int, tokens: tuple[int, ...]) -> int:
-    """The token that follows."""
-    return mix(value, seed, position, *tokens) % VOCABULARY
-
-
 def answer(start: SessionStart) -> list[int]:
     """What an undisturbed run gives."""
-    known: list[int] = []
-    chain: tuple[int, ...] = ()
-    looks_back = start.sampling.presence_ppm != 0
-    for position in range(len(start.prompt) + start.max_tokens):
-        if position >= len(start.prompt):
-            back = (*known, len(start.prompt)) if looks_back else ()
-            known.append(chosen(chain[-1], start.sampling.seed, position, back))
-            if known[-1] in start.end_tokens:
-                break
-        else:
-            known.append(start.prompt[position])
-        chain = layers(0, LAYERS - 1, chain, known[-1])
-    return known[len(start.prompt) :]
-
-
-def reference(first: int, last: int, *, with_ends: bool) -> Reference:
-    """The name of a slice."""
-    name = hashlib.sha256(f"{first} {last} {with_ends}".encode()).digest()
-    return Reference(name, LAYER_BYTES * (last - first + 1))
-
-
-SLICES = {
-    reference(first, last, with_ends=ends).sha256: (first, last, ends)
-    for first in range(LAYERS)
-    for last in range(first, LAYERS)
-    for ends in (False, True)
-}
+    return list(MODEL.answer(start))
 
 
 @dataclass
@@ -125,7 +72,7 @@ class FakeNode:
     alive: bool = True
     draining: bool = False
     disk: set[bytes] = field(default_factory=set)
-    caches: dict[int, list[tuple[int, ...]]] = field(default_factory=dict)
+    caches: dict[int, list[Chain]] = field(default_factory=dict)
     busy_until_ms: float = 0.0
     sequence: int = 0
     memory_bytes: int = MEMORY
@@ -140,30 +87,10 @@ class FakeNode:
 
     def compute(self, job: stage.Compute) -> stage.Computed:
         """The layers' part of a step."""
-        first, last, _ = SLICES[job.sha256]
         cache = self.caches.setdefault(job.cache, [])
         assert job.position <= len(cache), "the node's core lets no gap through"
-        del cache[job.position :]
-        data = bytes(job.values)
-        if first == 0:
-            values = np.frombuffer(data, "<u4").tolist()
-        else:
-            rows = np.frombuffer(data, np.float32).reshape(job.count, HIDDEN)
-            values = [int(row[0]) << 16 | int(row[1]) for row in rows]
-        assert len(values) == job.count
         self.positions += job.count
-        for value in values:
-            cache.append(layers(first, last, cache[-1] if cache else (), value))
-        ends = [chain[-1] for chain in cache[job.position :]]
-        if last < LAYERS - 1:
-            out = np.array([[end >> 16, end & 0xFFFF] for end in ends], np.float32)
-            return stage.Computed(job.job, output=out.tobytes())
-        sample = job.sample
-        if sample is None:
-            return stage.Computed(job.job)
-        back = (*sample.tokens, sample.prompt_length) if sample.tokens else ()
-        token = chosen(ends[-1], sample.settings.seed, sample.position, back)
-        return stage.Computed(job.job, sampled=Token(token))
+        return MODEL.step(job, cache)
 
 
 class Mesh:
@@ -221,7 +148,7 @@ class Mesh:
 
     def add_model(self) -> None:
         """Make the model known."""
-        self.tell(happened.ModelAdded(KEY, SHAPE, 256, (1, 2)))
+        self.tell(happened.ModelAdded(KEY, MODEL.shape, 256, (1, 2)))
 
     def tell(self, event: happened.Event) -> None:
         """Hand an event to the coordinator's core and do what it wants."""
@@ -233,7 +160,7 @@ class Mesh:
                     payload = pack(message, boot=epoch, seq=self._sequence, epoch=epoch)
                     self.publish(node, payload)
                 case wanted.CutSlice(_, first, last, with_ends):
-                    found = reference(first, last, with_ends=with_ends)
+                    found = MODEL.reference(first, last, with_ends=with_ends)
                     self._for_this_core(5.0, happened.SliceCut(KEY, first, last, with_ends, found))
                 case wanted.TokenOut(session, index, token):
                     self.tokens.setdefault(session, [])
@@ -424,7 +351,7 @@ class Mesh:
                         node, 30.0 if fetched else 200.0, self._loaded(node, found.sha256)
                     )
                 case stage.Compute():
-                    first, last, _ = SLICES[action.sha256]
+                    first, last, _ = MODEL.slices[action.sha256]
                     took_ms = (last - first + 1) * node.layer_us * action.count / 4000
                     node.busy_until_ms = max(node.busy_until_ms, self.now_ms) + took_ms
                     self._drive_later(node, node.busy_until_ms - self.now_ms, node.compute(action))
@@ -443,21 +370,7 @@ class Mesh:
         self.later(delay_ms, lambda: self._drive(node, event))
 
     def _loaded(self, node: FakeNode, sha256: bytes) -> stage.SliceReady:
-        first, last, ends = SLICES[sha256]
-        count = last - first + 1
-        facts = stage.SliceFacts(
-            with_embedding=ends and first == 0,
-            with_head=ends and last == LAYERS - 1,
-            hidden_size=HIDDEN,
-            vocabulary_size=VOCABULARY,
-            context_length=256,
-            cache_bytes=count * SHAPE.kv_bytes_per_token,
-            decode_us=count * node.layer_us,
-            prefill_us=count * node.layer_us // 4,
-            resident_bytes=count * LAYER_BYTES,
-            fingerprint=b"same kernels 123",
-        )
-        return stage.SliceReady(sha256, facts)
+        return stage.SliceReady(sha256, MODEL.facts(sha256, node.layer_us))
 
     def _say(self, node: FakeNode, message: Message) -> None:
         if node.deaf:

@@ -34,6 +34,10 @@ def simulate(
         int | None,
         typer.Option(min=1, help="Run so many seeds of the chaos scenario in virtual time."),
     ] = None,
+    language: Annotated[
+        bool,
+        typer.Option("--language", help="With --chaos: a language model's answers under trouble."),
+    ] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The first seed of --chaos, or a scenario's.")
     ] = None,
@@ -65,8 +69,10 @@ def simulate(
         _boards(scenarios[0], count, model)
         return
     try:
+        if language and chaos is None:
+            raise SettingsError("--language goes with --chaos: say how many seeds")
         if chaos is not None:
-            _chaos(seed or 0, chaos, processes, as_json=as_json)
+            _chaos(seed or 0, chaos, processes, language=language, as_json=as_json)
         elif not scenarios:
             _list(as_json=as_json)
         else:
@@ -177,18 +183,21 @@ def _print(record: "RunRecord") -> None:
     output.stdout().print(table)
 
 
-def _chaos(first: int, count: int, processes: int | None, *, as_json: bool) -> None:
+def _chaos(first: int, count: int, processes: int | None, *, language: bool, as_json: bool) -> None:
     from maille_simulator.virtual.campaign import SeedFailure, campaign
     from maille_simulator.virtual.chaos import chaos_plan
+    from maille_simulator.virtual.language.chaos import language_chaos_plan
     from maille_simulator.virtual.shrink import Shrinker, describe
 
     started_s = time.perf_counter()
-    seeds = tasks = attempts = 0
+    plan_of = language_chaos_plan if language else chaos_plan
+    seeds = tasks = attempts = generations = 0
     failures: list[SeedFailure] = []
-    for result in campaign(first, count, processes=processes):
+    for result in campaign(first, count, processes=processes, plan_of=plan_of):
         seeds += result.seeds
         tasks += result.tasks
         attempts += result.attempts
+        generations += result.generations
         failures += result.failures
         for failure in result.failures:
             output.stderr().print(
@@ -198,7 +207,7 @@ def _chaos(first: int, count: int, processes: int | None, *, as_json: bool) -> N
     smallest = ""
     if failures:
         failure = min(failures, key=lambda one: one.seed)
-        plan = Shrinker(failure.promise).shrink(chaos_plan(failure.seed))
+        plan = Shrinker(failure.promise).shrink(plan_of(failure.seed))
         smallest = describe(plan)
     if as_json:
         output.print_json(
@@ -207,6 +216,7 @@ def _chaos(first: int, count: int, processes: int | None, *, as_json: bool) -> N
                 "seeds": seeds,
                 "tasks": tasks,
                 "attempts": attempts,
+                "generations": generations,
                 "took_s": took_s,
                 "failures": [
                     {"seed": one.seed, "promise": one.promise, "text": one.text} for one in failures
@@ -215,9 +225,10 @@ def _chaos(first: int, count: int, processes: int | None, *, as_json: bool) -> N
             }
         )
     else:
+        answers = f", {generations:,} whole answers" if language else ""
         output.stdout().print(
-            f"{seeds:,} seeds, {tasks:,} tasks, {attempts:,} runs on nodes in {took_s:.0f} s: "
-            f"{len(failures)} broke a promise"
+            f"{seeds:,} seeds, {tasks:,} tasks, {attempts:,} runs on nodes{answers} in "
+            f"{took_s:.0f} s: {len(failures)} broke a promise"
         )
         if smallest:
             output.stdout().print(f"made small, the first one is\n{smallest}", markup=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from maille_protocol.topics import Party, Topic
+from maille_protocol.topics import NODE_ACTIVATION, Party, Topic
 from maille_simulator.virtual.schedule import Schedule
 
 MOST_RETRANSMITS = 15
@@ -249,7 +249,7 @@ class VirtualBroker:
         connections = self._connections
         if topic.party is Party.COORDINATOR:
             return [one for found in connections.values() for one in found]
-        if topic.publisher is Party.COORDINATOR:
+        if topic.publisher is Party.COORDINATOR or topic is NODE_ACTIVATION:
             return list(connections.get((topic.party, identity), ()))
         return list(self._coordinators)
 

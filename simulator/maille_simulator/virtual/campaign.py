@@ -5,15 +5,20 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from maille_simulator.virtual.chaos import chaos_plan
 from maille_simulator.virtual.garbage import begin_runs, collect_run, runs
+from maille_simulator.virtual.plan import RunPlan
 from maille_simulator.virtual.violation import Violation
 from maille_simulator.virtual.world import World
 
 CHUNK = 10
 """Seeds that a process takes at a time."""
+
+PlanOf = Callable[[int], RunPlan]
+"""A scenario: the plan of each seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +37,16 @@ class ChunkResult:
     seeds: int
     tasks: int
     attempts: int
+    generations: int
     failures: tuple[SeedFailure, ...]
 
 
-def run_seeds(seeds: Sequence[int]) -> ChunkResult:
+def run_seeds(seeds: Sequence[int], plan_of: PlanOf = chaos_plan) -> ChunkResult:
     """Run a few seeds in this process."""
     failures: list[SeedFailure] = []
-    tasks = attempts = 0
+    tasks = attempts = generations = 0
     for seed in seeds:
-        world = World(chaos_plan(seed))
+        world = World(plan_of(seed))
         try:
             world.run()
         except Violation as violation:
@@ -50,13 +56,20 @@ def run_seeds(seeds: Sequence[int]) -> ChunkResult:
             failures.append(SeedFailure(seed, f"raised {type(error).__name__}", text))
         tasks += world.ledger.delivered
         attempts += world.ledger.runs
+        if world.language is not None:
+            generations += world.language.readers.answered
         del world
         collect_run()
-    return ChunkResult(len(seeds), tasks, attempts, tuple(failures))
+    return ChunkResult(len(seeds), tasks, attempts, generations, tuple(failures))
 
 
 def campaign(
-    first: int, count: int, *, processes: int | None = None, stop_after: int = 20
+    first: int,
+    count: int,
+    *,
+    processes: int | None = None,
+    stop_after: int = 20,
+    plan_of: PlanOf = chaos_plan,
 ) -> Iterator[ChunkResult]:
     """Results of seeds `first` to `first + count - 1`, as they come.
 
@@ -65,17 +78,19 @@ def campaign(
         count: how many.
         processes: worker processes; None: one for each core.
         stop_after: so many failures end it.
+        plan_of: the scenario; a function of a module, so that processes can share it.
     """
     processes = processes or os.cpu_count() or 1
     seeds = iter(range(first, first + count))
     chunks = list(iter(lambda: list(islice(seeds, CHUNK)), []))
+    run = partial(run_seeds, plan_of=plan_of)
     if processes == 1:
         with runs():
-            yield from _until(map(run_seeds, chunks), stop_after)
+            yield from _until(map(run, chunks), stop_after)
         return
     # Forked while there is one thread: the children begin with everything imported.
     with multiprocessing.get_context("fork").Pool(processes, begin_runs) as pool:
-        yield from _until(pool.imap_unordered(run_seeds, chunks), stop_after)
+        yield from _until(pool.imap_unordered(run, chunks), stop_after)
 
 
 def _until(results: Iterator[ChunkResult], stop_after: int) -> Iterator[ChunkResult]:

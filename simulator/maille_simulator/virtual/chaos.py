@@ -34,17 +34,8 @@ def chaos_plan(seed: int, *, nodes: int = NODES, tasks: int = TASKS) -> RunPlan:
     random = Random(f"chaos/{seed}")
     names = tuple(f"n{number:02d}" for number in range(nodes))
     clients = ("alice", "bob")
-    weather = Weather(
-        most_ms=random.choice((0.5, 2.0, 20.0)),
-        loss=random.choice((0.0, 0.005, 0.03)),
-        duplicate=random.choice((0.0, 0.01, 0.05)),
-        late=random.choice((0.0, 0.003, 0.02)),
-        late_most_ms=random.choice((50.0, 1500.0, 5000.0)),
-        in_order=random.random() < 0.5,
-        lost_will=random.choice((0.0, 0.5, 1.0)),
-    )
-    storm = replace(weather, loss=0.2, duplicate=0.2, late=0.1, in_order=False)
-    bursts, withdrawals = _load(random, clients, names, tasks)
+    weather = random_weather(random)
+    bursts, withdrawals = some_load(random, clients, names, tasks)
     return RunPlan(
         seed,
         tuple((name, _machine(random), random.uniform(0.0, 300.0)) for name in names),
@@ -54,11 +45,29 @@ def chaos_plan(seed: int, *, nodes: int = NODES, tasks: int = TASKS) -> RunPlan:
         withdrawals,
         random_faults(random, names, clients, LOAD_MS),
         weather,
-        storm,
+        storm_of(weather),
         keepalive_ms=random.choice((1500.0, 5000.0, 22_500.0)),
         healed_ms=LOAD_MS + 3000.0,
         most_calls=MOST_CALLS,
     )
+
+
+def random_weather(random: Random) -> Weather:
+    """What a run's network does to messages all the time."""
+    return Weather(
+        most_ms=random.choice((0.5, 2.0, 20.0)),
+        loss=random.choice((0.0, 0.005, 0.03)),
+        duplicate=random.choice((0.0, 0.01, 0.05)),
+        late=random.choice((0.0, 0.003, 0.02)),
+        late_most_ms=random.choice((50.0, 1500.0, 5000.0)),
+        in_order=random.random() < 0.5,
+        lost_will=random.choice((0.0, 0.5, 1.0)),
+    )
+
+
+def storm_of(weather: Weather) -> Weather:
+    """What it does in a storm."""
+    return replace(weather, loss=0.2, duplicate=0.2, late=0.1, in_order=False)
 
 
 def run_chaos(seed: int) -> None:
@@ -77,9 +86,10 @@ def _machine(random: Random) -> NodeProfile:
     )
 
 
-def _load(
+def some_load(
     random: Random, clients: tuple[str, ...], nodes: tuple[str, ...], tasks: int
 ) -> tuple[tuple[Burst, ...], tuple[Withdrawal, ...]]:
+    """So many tasks in bursts, and which of them are withdrawn."""
     bursts: list[Burst] = []
     withdrawals: list[Withdrawal] = []
     number = 0

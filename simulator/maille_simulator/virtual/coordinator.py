@@ -28,6 +28,7 @@ from maille_coordinator.core.events import (
     TimeReached,
     WishesRestored,
 )
+from maille_coordinator.language.events import BrokerChanged
 from maille_coordinator.packing import split_offers, split_outcomes
 from maille_coordinator.records import ModelRecord
 from maille_coordinator.shell import STALL_MS, STALL_TICK_S
@@ -54,6 +55,8 @@ from maille_protocol.limits import MAX_PUBLISH_BYTES
 from maille_protocol.topics import Party, Topic
 from maille_simulator.virtual.broker import VirtualBroker
 from maille_simulator.virtual.journal import VirtualJournal
+from maille_simulator.virtual.language.run import LanguageRun
+from maille_simulator.virtual.language.service import VirtualLanguage
 from maille_simulator.virtual.process import Process
 from maille_simulator.virtual.schedule import Schedule
 from maille_simulator.virtual.watch import CoordinatorWatch
@@ -78,6 +81,7 @@ class VirtualCoordinator(Process):
         clock_offset_ms: how far the machine's wall clock is from the one at the run's start.
         limits: the core's.
         round_ms: from a message to the round that takes it, and everything that came meanwhile.
+        language: what it serves of a language model, or None.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class VirtualCoordinator(Process):
         clock_offset_ms: float = 0.0,
         limits: CoreLimits | None = None,
         round_ms: float = 0.1,
+        language: LanguageRun | None = None,
     ) -> None:
         super().__init__(schedule, broker, Party.COORDINATOR, NAME, random)
         self.journal = journal
@@ -109,10 +114,19 @@ class VirtualCoordinator(Process):
         self._wake_ms: float | None = None
         self._stopped_at_ms = 0.0
         self._due_acceptances: list[tuple[str, int, tuple[bytes, ...]]] = []
+        self.language: VirtualLanguage | None = None
         for model in models:
             self.round(ModelAdded(model))
         self.round(WishesRestored(journal.node_wishes()))
         self.round(TasksRestored(journal.open_tasks(), journal.ended_ids(100_000)))
+        if language is not None:
+            self.language = language.serve(
+                epoch=epoch,
+                now_ms=lambda: self.now_ms,
+                later=self.later,
+                send=self._publish,
+                dies=self._dies,
+            )
         self.connect()
 
     @property
@@ -132,10 +146,16 @@ class VirtualCoordinator(Process):
         state = CoordinatorState(online=True, http_url="")
         self._publish(topics.COORDINATOR, NAME, state)
         self.round(BrokerConnected())
+        self._broker_changed(connected=True)
 
     def went_down(self, _reason: str) -> None:
         """See `Process`."""
         self.round(BrokerLost())
+        self._broker_changed(connected=False)
+
+    def _broker_changed(self, *, connected: bool) -> None:
+        if self.language is not None and self.alive:
+            self.language.take(BrokerChanged(connected))
 
     def heard(self, topic: Topic, identity: str, payload: bytes, retained: bool) -> None:
         """A message lies in the socket, also while the process is stopped."""
@@ -179,6 +199,18 @@ class VirtualCoordinator(Process):
             actions += found
         if actions:
             self._carry_out(actions)
+        if self.language is not None and self.alive:
+            spoken = [event for event in events if isinstance(event, NodeSpoke)]
+            self.language.observe(
+                self.core,
+                [(one.node, one.envelope.boot, one.envelope.message) for one in spoken],
+            )
+
+    def _dies(self, step: str) -> bool:
+        """Whether the process is to end at this step; it does then."""
+        if self.crash_at == step:
+            self.end(gracefully=False)
+        return not self.alive
 
     def validate(self) -> None:
         """Violation if the core contradicts itself."""
@@ -193,14 +225,12 @@ class VirtualCoordinator(Process):
             self.watch.check_offers(actions, self.journal.wishes)
             self._send_offers(offers, marked=False)
         records = [action.record for action in actions if isinstance(action, Write)]
-        if self.crash_at == "before commit" and records:
-            self.end(gracefully=False)
-            return
         if records:
+            if self._dies("before commit"):
+                return
             self.journal.commit(records)
-        if self.crash_at == "after commit" and records:
-            self.end(gracefully=False)
-            return
+            if self._dies("after commit"):
+                return
         if offers:
             self._send_offers(offers, marked=True)
         outcomes: dict[str, list[Outcome]] = {}

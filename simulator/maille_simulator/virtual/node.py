@@ -7,6 +7,7 @@ from random import Random
 from maille_node import events
 from maille_node.core import CoreSettings, NodeCore
 from maille_node.events import Action, Event
+from maille_node.language.service import STAGE_MESSAGES
 from maille_protocol import (
     Envelope,
     ErrorCode,
@@ -16,12 +17,16 @@ from maille_protocol import (
     NodeKind,
     NodeState,
     Offers,
+    StageReport,
+    Tokens,
     topics,
     unpack,
 )
 from maille_protocol.limits import MAX_PUBLISH_BYTES
 from maille_protocol.topics import Party, Topic
 from maille_simulator.virtual.broker import VirtualBroker
+from maille_simulator.virtual.language.run import LanguageRun
+from maille_simulator.virtual.language.stages import VirtualStages
 from maille_simulator.virtual.ledger import Ledger, answer_to
 from maille_simulator.virtual.process import Process
 from maille_simulator.virtual.profile import NodeProfile, VirtualModel
@@ -45,6 +50,7 @@ class VirtualNode(Process):
         models: by SHA-256.
         ledger: the run's account.
         recorder: takes what the report shows, or None.
+        language: what this node holds slices of, or None.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class VirtualNode(Process):
         models: Mapping[bytes, VirtualModel],
         ledger: Ledger,
         recorder: Recorder | None = None,
+        language: LanguageRun | None = None,
     ) -> None:
         super().__init__(schedule, broker, Party.NODE, identity, random)
         self.boot = random.getrandbits(63) | 1
@@ -74,14 +81,15 @@ class VirtualNode(Process):
         self._wake_ms: float | None = None
         self._loaded: set[bytes] = set()
         self._running: dict[int, events.RunBatch] = {}
+        memory_bytes = 0 if language is None else language.plan.memory_bytes
         info = NodeInfo(
             NodeKind.SIMULATED,
             identity,
             "virtual",
             profile.slots,
-            (ModelFormat.ONNX,),
+            (ModelFormat.ONNX,) if language is None else (ModelFormat.ONNX, ModelFormat.SLICE),
             MAX_PUBLISH_BYTES,
-            Measured(cores=profile.cores),
+            Measured(cores=profile.cores, memory_bytes=memory_bytes),
         )
         self.core = NodeCore(
             CoreSettings(
@@ -90,6 +98,8 @@ class VirtualNode(Process):
             jitter=self._jitter,
             now_ms=self.now_ms,
         )
+        self.stages = None if language is None else self._new_stages(language)
+        """The slices that it holds, if it may hold any."""
         self.connect()
         self.feed(events.Tick())
 
@@ -100,6 +110,25 @@ class VirtualNode(Process):
 
     def _jitter(self) -> float:
         return 2 * self.random.random() - 1
+
+    def _new_stages(self, language: LanguageRun) -> VirtualStages:
+        return VirtualStages(
+            self.identity,
+            self.boot,
+            plan=language.plan,
+            layer_us=language.plan.model.layer_us / self.profile.speed,
+            disk=language.disk(self.identity),
+            now_ms=lambda: self.now_ms,
+            later=self.later,
+            say=self._say_of_stage,
+            send=lambda node, payload: self.send(topics.NODE_ACTIVATION, node, payload),
+            on_serving=lambda count: self.feed(events.StagesServed(count)),
+            sick=lambda: self.sick,
+        )
+
+    def _say_of_stage(self, message: StageReport | Tokens) -> None:
+        topic = topics.NODE_TOKENS if isinstance(message, Tokens) else topics.NODE_STAGE_REPORT
+        self.feed(events.Speak(topic, message))
 
     # --- the connection --------------------------------------------------------------------
 
@@ -120,6 +149,10 @@ class VirtualNode(Process):
         if not payload:
             return
         envelope = unpack(payload, frozenset({topic.message}))
+        if topic.message in STAGE_MESSAGES:
+            if self.stages is not None:
+                self.stages.heard(envelope)
+            return
         if envelope.epoch >= self._obeyed:
             self._obeyed = envelope.epoch
             self.feed(events.Heard((envelope,)))

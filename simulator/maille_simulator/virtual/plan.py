@@ -6,6 +6,7 @@ from maille.client_events import TaskSettings
 from maille_protocol.contents import Content
 from maille_simulator.virtual.broker import Weather
 from maille_simulator.virtual.faults import Fault
+from maille_simulator.virtual.language.plan import LanguagePlan
 from maille_simulator.virtual.profile import NodeProfile, VirtualModel
 
 
@@ -58,5 +59,7 @@ class RunPlan:
     """So many messages and timers, and the run goes in circles."""
     luck: int = 0
     """Other numbers draw the same weather otherwise: for a plan that was changed."""
+    language: LanguagePlan | None = None
+    """What nodes hold slices of, and who wants answers of it."""
     heals: bool = True
     """Whether at `healed_ms` whoever was ended comes back; else all stays as it is."""

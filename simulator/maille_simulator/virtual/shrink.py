@@ -19,6 +19,7 @@ from maille_simulator.virtual.simpler import (
     moved,
     simpler_faults,
     with_bursts,
+    with_generations,
     with_nodes,
     with_tasks,
 )
@@ -90,6 +91,8 @@ class Shrinker:
             plan = self._faults(plan)
             plan = self._part(plan, plan.withdrawals, lambda p, kept: replace(p, withdrawals=kept))
             plan = self._part(plan, plan.nodes, with_nodes)
+            if plan.language is not None:
+                plan = self._part(plan, plan.language.generations, with_generations)
             tasks = [task_id for burst in plan.bursts for task_id, _ in burst.tasks]
             plan = self._part(plan, tasks, with_tasks)
             if _size(plan) == before or self.runs_left <= 0:
@@ -175,7 +178,15 @@ class Shrinker:
 
 def _size(plan: RunPlan) -> tuple[int, ...]:
     tasks = sum(len(burst.tasks) for burst in plan.bursts)
-    return len(plan.faults), len(plan.bursts), len(plan.withdrawals), len(plan.nodes), tasks
+    generations = 0 if plan.language is None else len(plan.language.generations)
+    return (
+        len(plan.faults),
+        len(plan.bursts),
+        len(plan.withdrawals),
+        len(plan.nodes),
+        tasks,
+        generations,
+    )
 
 
 def _time_of(fault: Fault) -> float:
@@ -197,7 +208,16 @@ def describe(plan: RunPlan) -> str:
     """A plan in a few lines, for people."""
     tasks = sum(len(burst.tasks) for burst in plan.bursts)
     luck = f", luck {plan.luck}" if plan.luck else ""
-    lines = [f"seed {plan.seed}{luck}: {len(plan.nodes)} nodes, {tasks} tasks, {plan.weather}"]
+    load = f"{len(plan.nodes)} nodes, {tasks} tasks"
+    generations = () if plan.language is None else plan.language.generations
+    if generations:
+        load += f", {len(generations)} generations"
+    lines = [f"seed {plan.seed}{luck}: {load}, {plan.weather}"]
+    lines += [
+        f"  {one.at_ms:8.0f} ms  {one.name}: {one.tokens} tokens after {len(one.prompt)}"
+        + (f", withdrawn at {one.withdrawn_ms:.0f} ms" if one.withdrawn_ms is not None else "")
+        for one in generations
+    ]
     lines += [
         f"  {fault.at_ms:8.0f} ms  {fault.kind.value} {fault.target}, lasts {fault.lasts_ms:.0f} ms"
         f", amount {fault.amount:.2f}"

@@ -6,6 +6,7 @@ from random import Random
 
 from maille_simulator.virtual.broker import Weather
 from maille_simulator.virtual.faults import Fault, FaultKind
+from maille_simulator.virtual.language.plan import Generation
 from maille_simulator.virtual.plan import Burst, RunPlan
 from maille_simulator.virtual.profile import NodeProfile
 
@@ -50,6 +51,13 @@ def with_tasks(plan: RunPlan, task_ids: Sequence[bytes]) -> RunPlan:
         if (left := tuple(task for task in burst.tasks if task[0] in ids))
     )
     return with_bursts(plan, bursts)
+
+
+def with_generations(plan: RunPlan, generations: Sequence[Generation]) -> RunPlan:
+    """The plan with these generations."""
+    if plan.language is None:
+        return plan
+    return replace(plan, language=replace(plan.language, generations=tuple(generations)))
 
 
 def with_nodes(plan: RunPlan, nodes: Sequence[tuple[str, NodeProfile, float]]) -> RunPlan:

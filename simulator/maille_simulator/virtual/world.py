@@ -13,6 +13,9 @@ from maille_simulator.virtual.client import VirtualClient
 from maille_simulator.virtual.coordinator import VirtualCoordinator
 from maille_simulator.virtual.faults import Fault
 from maille_simulator.virtual.journal import VirtualJournal
+from maille_simulator.virtual.language.checks import check_memory, check_rest
+from maille_simulator.virtual.language.run import LanguageRun
+from maille_simulator.virtual.language.service import VirtualLanguage
 from maille_simulator.virtual.ledger import Ledger
 from maille_simulator.virtual.node import VirtualNode
 from maille_simulator.virtual.plan import Burst, RunPlan, Withdrawal
@@ -25,6 +28,9 @@ WATCHDOG_MS = 100.0
 """How often a supervisor looks whether the coordinator still runs."""
 
 FOR_GOOD_MS = 1e11
+CALM_AFTER_MS = 5000.0
+"""After the last trouble: until then whoever was ended is back, and generations may be refused."""
+
 SETTLE_MS = 1500.0
 """After the last outcome: what nodes still hold by mistake is found within this time."""
 
@@ -66,6 +72,16 @@ class World:
         self._restart_after_ms = 0.0
         self._broken = {model.name for model in plan.models if model.broken}
         self._limits = CoreLimits(max_open_tasks=max(plan.max_open_tasks, len(self._all_tasks())))
+        self.language = (
+            None
+            if plan.language is None
+            else LanguageRun(
+                self.schedule,
+                plan.language,
+                self._desk,
+                calm_ms=plan.healed_ms + CALM_AFTER_MS,
+            )
+        )
         self.coordinator = self._new_coordinator()
         self.clients = {
             name: VirtualClient(self.schedule, self.broker, name, self._random(name), self._deliver)
@@ -85,6 +101,8 @@ class World:
             {name: node.boot for name, node in self.nodes.items() if node.answers}
         )
         self._check_wishes()
+        if self.language is not None:
+            check_rest(self.language, self.coordinator, self.nodes.values())
 
     def play(self) -> None:
         """Let everything happen, until all has ended or patience has; Violation as `run`."""
@@ -124,6 +142,7 @@ class World:
             clock_offset_ms=self._clock_offset_ms,
             limits=self._limits,
             round_ms=self.plan.coordinator_round_ms,
+            language=self.language,
         )
 
     def _new_node(self, node: str) -> VirtualNode:
@@ -137,7 +156,15 @@ class World:
             models=self._models,
             ledger=self.ledger,
             recorder=self._recorder,
+            language=self.language,
         )
+
+    def _desk(self) -> VirtualLanguage | None:
+        """Where generations are asked for, if anybody answers there."""
+        coordinator = self.coordinator
+        language = coordinator.language
+        answers = coordinator.alive and not coordinator.stopped
+        return language if answers and language is not None and language.was_read else None
 
     def _start_node(self, node: str) -> None:
         known = self.nodes.get(node)
@@ -168,12 +195,15 @@ class World:
     # --- checks ----------------------------------------------------------------------------
 
     def _finished(self) -> bool:
-        return self.ledger.all_delivered
+        language = self.language
+        return self.ledger.all_delivered and (language is None or language.readers.all_ended)
 
     def _validate(self) -> None:
         if self.coordinator.alive:
             self.coordinator.validate()
             self.coordinator.watch.check_memory()
+        if self.language is not None:
+            check_memory(self.language, self.coordinator, self.nodes.values())
         self.schedule.after(self.plan.validate_every_ms, self._validate)
 
     def _check_wishes(self) -> None:
@@ -185,6 +215,8 @@ class World:
                 raise Violation("what people want holds", text)
 
     def _report_lost(self) -> None:
+        if self.language is not None:
+            self.language.check_ends()
         missing = [
             task_id for task_id, promise in self.ledger.tasks.items() if promise.outcome is None
         ]
