@@ -9,11 +9,10 @@ from real_models import REAL_MODELS, converted
 
 from maille_coordinator.models.conversion.targets import BOARDS, estimated_ms
 from maille_node.firmware.header import model_header
-from maille_node.firmware.targets import TARGETS
+from maille_node.firmware.targets import LEAST_STACK_BYTES, TARGETS
 from maille_protocol.tiny import encode_model, make_self_tests, quantise_batch
 from maille_simulator.boards.avr import AvrBoard
 
-LEAST_STACK_BYTES = 500
 pytestmark = [needs_avr, pytest.mark.timeout(120)]
 
 

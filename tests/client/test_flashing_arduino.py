@@ -12,7 +12,8 @@ from maille.errors import InputError, SettingsError
 from maille.flashing import arduino
 from maille.flashing.arduino import ArduinoFirmware, make_firmware, write_arduino
 from maille.flashing.errors import BoardFailed
-from maille_node.firmware.targets import NANO, TARGETS, UNO
+from maille_node.firmware.targets import MEGA, NANO, TARGETS, UNO
+from maille_simulator.boards.sample_models import dense_model
 
 REPOSITORY = Path(__file__).parents[2]
 VECTORS = json.loads((REPOSITORY / "protocol/vectors/tiny.json").read_text(encoding="utf-8"))
@@ -69,6 +70,7 @@ def test_without_a_compiler_the_ready_made_firmware_is_used(
     ready = make_firmware(TARGETS[name], tmp_path / "out")
     assert ready.made_by == "the release"
     assert ready.hex.read_text(encoding="utf-8").startswith(":10")
+    assert "left for the stack" in ready.summary(TARGETS[name])
     with pytest.raises(SettingsError, match="apt install gcc-avr"):
         make_firmware(TARGETS[name], tmp_path / "out", model=tiny)
 
@@ -82,6 +84,49 @@ def test_the_ready_made_firmware_is_that_of_the_sources(tmp_path: Path, name: st
     assert built.hex.read_bytes() == ready.read_bytes(), (
         "run python nodes/arduino/extras/make_firmware.py"
     )
+    sizes = json.loads(ready.with_name("sizes.json").read_text(encoding="utf-8"))[target.mcu]
+    assert sizes == {"flash_bytes": built.flash_bytes, "ram_bytes": built.ram_bytes}
+
+
+@needs_avr
+def test_a_model_that_leaves_no_room_says_how_much_there_is(tmp_path: Path) -> None:
+    model = tmp_path / "large.tiny"
+    model.write_bytes(dense_model(400, 100))
+    with pytest.raises(BoardFailed, match=r"44,204 bytes of model, and at most 32,256"):
+        make_firmware(UNO, tmp_path / "large", model=model)
+    with pytest.raises(BoardFailed, match="at most 32,767"):
+        make_firmware(MEGA, tmp_path / "large", model=model)
+    # It fits, and the board would crash: its stack would run into its variables.
+    model.write_bytes(dense_model(900, 4))
+    with pytest.raises(BoardFailed, match="bytes of RAM left for the stack, and needs 500"):
+        make_firmware(UNO, tmp_path / "tight", model=model)
+
+
+def test_what_is_no_sketch_says_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.sh"
+    script.write_text("#!/bin/sh\n", encoding="utf-8")
+    for sketch in (script, tmp_path / "missing.ino"):
+        with pytest.raises(InputError, match=r"Name an \.ino file"):
+            make_firmware(UNO, tmp_path / "out", sketch=sketch)
+
+
+def test_options_of_other_boards_are_refused(tmp_path: Path) -> None:
+    asked = CliRunner().invoke(app, ["flash", "uno", "--port", "COM9", "--wifi", "attic"])
+    assert asked.exit_code == 2
+    assert "Leave --wifi out" in asked.stderr
+    asked = CliRunner().invoke(app, ["flash", "pico", "--model", str(tmp_path / "m.tiny")])
+    assert asked.exit_code == 2
+    assert "maille deploy" in asked.stderr
+
+
+def test_avrdude_is_missed_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path / "bin", monkeypatch)
+    asked = CliRunner().invoke(app, ["flash", "uno", "--port", "COM9"])
+    assert asked.exit_code == 2
+    assert asked.stderr.startswith("error: avrdude")
+    assert "apt install avrdude" in asked.stderr
 
 
 def test_avrdude_is_told_what_the_board_needs(

@@ -25,7 +25,7 @@ from maille.cli.common import (
 )
 from maille.cli.parts import broker_login
 from maille.errors import SettingsError
-from maille.flashing.arduino import make_firmware, target_of, write_arduino
+from maille.flashing.arduino import avrdude, make_firmware, target_of, write_arduino
 from maille.flashing.boards import BOARDS, BoardKind, Writer, board_kind
 from maille.flashing.errors import BoardNotFound, BoardSilent
 from maille.flashing.firmware import check_firmware, write_firmware
@@ -47,6 +47,7 @@ def _complete_kind(incomplete: str) -> list[str]:
     return [name for name in BOARDS if name.startswith(incomplete)]
 
 
+_MICROPYTHON_ONLY = ("node", "name", "firmware", "erase", "wifi", "broker", "serial", "library")
 PortOption = Annotated[
     str | None,
     typer.Option(
@@ -122,12 +123,13 @@ def flash(
     board = board_kind(kind)
     show = Shown(as_json=as_json)
     if board.writer is Writer.AVRDUDE:
+        _refuse_foreign(context, board)
         _flash_arduino(board, port, model, sketch, show, as_json=as_json)
         return
     if model is not None or sketch is not None:
         raise SettingsError(
             f"--model and --sketch are for Arduino boards; the {board.title} gets models from the "
-            "mesh: maille models deploy."
+            "mesh: maille deploy."
         )
     folder = library_folder(library)
     if firmware is not None:
@@ -167,6 +169,18 @@ def flash(
             else:
                 repl.restart()
             _tell(board, repl, done, show, took_s, node=identity, as_json=as_json)
+
+
+def _refuse_foreign(context: typer.Context, board: BoardKind) -> None:
+    """Nobody shall believe that an option which means nothing here was heeded."""
+    for name in _MICROPYTHON_ONLY:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            flag = "id" if name == "node" else name
+            raise SettingsError(
+                f"--{flag} is for boards with MicroPython; the {board.title} joins through a gateway "
+                f"and has neither network nor settings. Leave --{flag} out."
+            )
 
 
 @contextlib.contextmanager
@@ -244,6 +258,7 @@ def _flash_arduino(
     """Build or take a firmware, say what it needs, write it."""
     target = target_of(board.name)
     place = choose_port(port, board, list_ports())
+    avrdude()
     with tempfile.TemporaryDirectory(prefix="maille-firmware-") as folder:
         firmware = make_firmware(target, Path(folder), model=model, sketch=sketch)
         show.say(f"{firmware.summary(target)}\n(made by {firmware.made_by})")

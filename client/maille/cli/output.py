@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -24,6 +25,8 @@ EXIT_SETTINGS = 2
 EXIT_REFUSED = 3
 EXIT_UNREACHABLE = 4
 EXIT_INTERRUPTED = 130
+
+_COMMAND = re.compile(r"`[^`]+`|\b(?:sudo )?(?:apt|pip) install [^.;,]*|'[^']+'")
 
 EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 refused (key or login),
 4 no mesh or broker reached, 5 another node has this id, 130 interrupted."""
@@ -95,12 +98,41 @@ def print_error(error: BaseException, *, as_json: bool) -> None:
         document = {"error": {"kind": type(error).__name__, "text": text}}
         print(json.dumps(document), file=sys.stderr)
         return
-    cause, *steps = re.split(r"(?<=[.?!]) +(?=[A-Z`])", text, maxsplit=1)
     console = stderr()
-    console.print("error:", style="bold red", end=" ")
-    console.print(cause, markup=False, soft_wrap=True)
-    for step in steps:
-        console.print(f"  {step}", markup=False, soft_wrap=True)
+    for number, line in enumerate(
+        error_lines(text, console.width if console.is_terminal else None)
+    ):
+        if number == 0:
+            console.print("error:", style="bold red", end=" ")
+        console.print(line.removeprefix("error: "), markup=False, soft_wrap=True)
+
+
+def error_lines(text: str, width: int | None) -> list[str]:
+    """The cause after `error: `, the next step below it, in lines of at most `width` characters.
+
+    Commands and paths stay whole, to be copied: a line may be longer for them. None does not wrap.
+    """
+    cause, *steps = re.split(r"(?<=[.?!]) +(?=[A-Z`])", text, maxsplit=1)
+    lines = [*f"error: {cause}".split("\n"), *(f"  {step}" for step in steps)]
+    if width is None:
+        return lines
+    return [part for line in lines for part in _wrapped(line, width)]
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    whole = _COMMAND.sub(lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), line)
+    indent = "" if line.startswith(" " * 3) else "  "
+    parts = textwrap.wrap(
+        whole,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+    return [part.replace("\N{NO-BREAK SPACE}", " ") for part in parts]
 
 
 def debugging() -> bool:

@@ -1,5 +1,6 @@
 """Firmware of Arduino boards: built here where a compiler is, else the one that came along; avrdude."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from maille.errors import InputError, SettingsError
 from maille.flashing.errors import BoardFailed
 from maille_node.firmware import avr
 from maille_node.firmware.header import model_header
-from maille_node.firmware.targets import TARGETS, AvrTarget
+from maille_node.firmware.targets import LEAST_STACK_BYTES, TARGETS, AvrTarget
 from maille_protocol import WireError
 
 SKETCH = "DigitsOnUno"
@@ -20,6 +21,8 @@ _ANSWER_TIMEOUT_S = 20.0
 _WRITE_TIMEOUT_S = 120.0
 # Nanos made before 2018 have a boot loader of half the speed.
 _OTHER_BAUDS = {"nano": (57_600,)}
+# avr-gcc makes no array larger than this, on boards of any size.
+_LARGEST_ARRAY_BYTES = 32_767
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,18 @@ def make_firmware(
         SettingsError: nothing here can build, and there is no ready-made image for it.
         BoardFailed: the firmware does not compile or does not fit the board.
     """
-    source = sketch or avr.library_directory() / "examples" / SKETCH / f"{SKETCH}.ino"
+    try:
+        library = avr.library_directory()
+    except avr.FirmwareError as error:
+        raise SettingsError(_sentence(error)) from error
+    source = sketch or library / "examples" / SKETCH / f"{SKETCH}.ino"
     if not source.is_file():
-        raise InputError(f"there is no sketch {source}")
+        raise InputError(f"There is no sketch {source}. Name an .ino file with --sketch.")
+    if source.suffix != ".ino":
+        raise InputError(f"{source} is no Arduino sketch. Name an .ino file with --sketch.")
     include: tuple[Path, ...] = ()
     if model is not None:
-        include = (_model_folder(model, output / "model"),)
+        include = (_model_folder(model, target, output / "model"),)
     try:
         avr.find_toolchain()
     except avr.FirmwareError as error:
@@ -71,32 +80,66 @@ def make_firmware(
         try:
             built = avr.build(source, target, output, include=include)
         except avr.FirmwareError as error:
-            raise BoardFailed(str(error)) from error
-        return ArduinoFirmware(built.hex, "avr-gcc", built.flash_bytes, built.ram_bytes)
+            raise BoardFailed(_sentence(error)) from error
+        made = ArduinoFirmware(built.hex, "avr-gcc", built.flash_bytes, built.ram_bytes)
+        return _with_room_for_the_stack(made, target, model)
     if shutil.which("arduino-cli") is not None:
-        return _with_arduino_cli(source, target, output, include)
-    ready = avr.library_directory() / "extras" / "firmware" / f"{target.mcu}.hex"
+        made = _with_arduino_cli(source, target, output, include, library)
+        return _with_room_for_the_stack(made, target, model)
+    ready = library / "extras" / "firmware" / f"{target.mcu}.hex"
     if model is None and sketch is None and ready.is_file():
-        return ArduinoFirmware(ready, "the release")
+        sizes = json.loads(ready.with_name("sizes.json").read_text(encoding="utf-8"))[target.mcu]
+        return ArduinoFirmware(ready, "the release", sizes["flash_bytes"], sizes["ram_bytes"])
     raise SettingsError(f"A firmware of your own has to be built here, and {missing}.")
 
 
-def _model_folder(model: Path, folder: Path) -> Path:
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:] if text.startswith("the ") else text
+
+
+def _with_room_for_the_stack(
+    firmware: ArduinoFirmware, target: AvrTarget, model: Path | None
+) -> ArduinoFirmware:
+    """Refuses what would be written and then crash: what is left of the RAM is the stack."""
+    if model is None or firmware.ram_bytes is None:
+        return firmware
+    left = target.ram_bytes - firmware.ram_bytes
+    if left < LEAST_STACK_BYTES:
+        raise BoardFailed(
+            f"With {model.name} the {target.title} has {left:,} bytes of RAM left for the stack, and "
+            f"needs {LEAST_STACK_BYTES}. Take a model with smaller layers (`maille models convert "
+            f"--target {target.name}` tells what fits), or a board with more RAM."
+        )
+    return firmware
+
+
+def _model_folder(model: Path, target: AvrTarget, folder: Path) -> Path:
     try:
-        header = model_header(model.read_bytes(), _MODEL_NAME)
+        document = model.read_bytes()
+        header = model_header(document, _MODEL_NAME)
     except OSError as error:
-        raise InputError(f"{model} cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"{model} cannot be read: {error.strerror}. Correct the path after --model."
+        ) from error
     except WireError as error:
         raise InputError(
             f"{model} is no model in the tiny format ({error}). Make one with: maille models convert"
         ) from error
+    most = min(target.flash_bytes, _LARGEST_ARRAY_BYTES)
+    if len(document) > most:
+        raise BoardFailed(
+            f"{model} does not fit the {target.title}: {len(document):,} bytes of model, and at most "
+            f"{most:,} can be built in. Take a smaller model; `maille models convert --target "
+            f"{target.name}` tells what fits."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{_MODEL_NAME}.h").write_text(header, encoding="utf-8")
     return folder
 
 
 def _with_arduino_cli(
-    source: Path, target: AvrTarget, output: Path, include: tuple[Path, ...]
+    source: Path, target: AvrTarget, output: Path, include: tuple[Path, ...], library: Path
 ) -> ArduinoFirmware:
     with tempfile.TemporaryDirectory() as folder:
         # arduino-cli wants the sketch's folder to bear its name, and reads headers from there.
@@ -105,13 +148,27 @@ def _with_arduino_cli(
         for extra in include:
             shutil.copytree(extra, copy, dirs_exist_ok=True)
         command = ["arduino-cli", "compile", "--fqbn", target.fqbn]
-        command += ["--library", str(avr.library_directory()), "--output-dir", str(output)]
+        command += ["--library", str(library), "--output-dir", str(output)]
         done = subprocess.run([*command, str(copy)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BoardFailed(f"arduino-cli could not build it:\n{done.stderr.strip()[-2000:]}")
     used = [int(number) for number in re.findall(r"\b(?:uses|use) (\d+) bytes", done.stdout)]
     flash, ram, *_ = (*used, None, None)
     return ArduinoFirmware(output / f"{source.name}.hex", "arduino-cli", flash, ram)
+
+
+def avrdude() -> str:
+    """The path of avrdude.
+
+    Raises:
+        SettingsError: it is missing.
+    """
+    program = shutil.which("avrdude")
+    if program is None:
+        raise SettingsError(
+            "avrdude, which writes Arduino boards, is not installed. On Debian: sudo apt install avrdude"
+        )
+    return program
 
 
 def write_arduino(firmware: ArduinoFirmware, target: AvrTarget, port: str) -> None:
@@ -121,9 +178,7 @@ def write_arduino(firmware: ArduinoFirmware, target: AvrTarget, port: str) -> No
         SettingsError: avrdude is missing.
         BoardFailed: the board did not answer, or what it holds is not what was written.
     """
-    program = shutil.which("avrdude")
-    if program is None:
-        raise SettingsError("avrdude writes Arduino boards. On Debian: sudo apt install avrdude")
+    program = avrdude()
     last = ""
     for baud in (target.upload_baud, *_OTHER_BAUDS.get(target.name, ())):
         command = [program, "-q", "-p", target.mcu, "-c", target.programmer, "-P", port]

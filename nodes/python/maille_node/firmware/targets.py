@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+LEAST_STACK_BYTES: Final = 500
+"""What a board needs of RAM beside everything static, on any of these."""
+
 
 @dataclass(frozen=True, slots=True)
 class AvrTarget:
