@@ -17,12 +17,7 @@ def coordinator_options(scenario: Scenario) -> tuple[str, ...]:
     """Options of `maille coordinator` that cut a language model over all nodes but one."""
     if not any(model.language for model in scenario.models):
         return ()
-    return ("--spread", str(least_nodes(scenario)))
-
-
-def least_nodes(scenario: Scenario) -> int:
-    """How many nodes a language model is cut over: one is to spare, where there are enough."""
-    return max(1, min(3, len(scenario.nodes) - 1))
+    return ("--spread", str(scenario.language_nodes))
 
 
 def demonstration_file() -> Path:

@@ -197,6 +197,11 @@ class Scenario:
         """All ids."""
         return tuple(node for group in self.groups for node in group.ids)
 
+    @property
+    def language_nodes(self) -> int:
+        """Over how many nodes a language model is cut: one is to spare, where there are enough."""
+        return max(1, min(3, len(self.nodes) - 1))
+
     def group_of(self, node: str) -> NodeGroup:
         """Where a node stands."""
         return next(group for group in self.groups if node in group.ids)

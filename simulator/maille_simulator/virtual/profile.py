@@ -54,6 +54,8 @@ class NodeProfile:
     """Runs take a model's time divided by this."""
     overhead_ms: float = 0.0
     """What a batch takes beside its runs."""
+    holds_slices: bool = True
+    """Whether it takes part where the run has a language model."""
     measured_run_ms: tuple[tuple[str, float], ...] = ()
     """(model, time of a run here), where it was measured; else as the model says."""
 

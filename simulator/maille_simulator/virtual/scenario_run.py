@@ -6,13 +6,13 @@ from random import Random
 
 from maille.client_events import TaskSettings
 from maille_protocol import NodeState, TaskFlag
-from maille_simulator.errors import SimulatorError
 from maille_simulator.report.record import AttemptSeen, Mark, RunRecord, TaskSeen
 from maille_simulator.scenario.load import arrivals
 from maille_simulator.scenario.values import (
     EventKind,
     Happening,
     LinkQuality,
+    LoadKind,
     NodeGroup,
     NodeKindName,
     Scenario,
@@ -20,6 +20,7 @@ from maille_simulator.scenario.values import (
 from maille_simulator.virtual.broker import PartyLink, Weather
 from maille_simulator.virtual.chaos import TENSOR_HEAD
 from maille_simulator.virtual.faults import Fault, FaultKind
+from maille_simulator.virtual.language.scenario import generations_seen, language_plan_of
 from maille_simulator.virtual.plan import Burst, RunPlan
 from maille_simulator.virtual.profile import NodeProfile, VirtualModel
 from maille_simulator.virtual.recorder import Recorder
@@ -51,12 +52,7 @@ class MachineProfile:
 
 
 def run_virtually(scenario: Scenario, profile: MachineProfile | None = None) -> RunRecord:
-    """Play a scenario in virtual time; SimulatorError if it has a language model."""
-    if any(model.language for model in scenario.models):
-        raise SimulatorError(
-            f"{scenario.name} has a language model, which is played in real time only: leave "
-            "--virtual and --twin out"
-        )
+    """Play a scenario in virtual time; SimulatorError if it has several language models."""
     started_s = time.perf_counter()
     recorder = Recorder()
     profile = profile or MachineProfile()
@@ -91,6 +87,8 @@ def run_virtually(scenario: Scenario, profile: MachineProfile | None = None) -> 
             seen.node, seen.attempts = outcome.node, outcome.attempts
             seen.run_ms = outcome.run_us / 1000
         record.tasks.append(seen)
+    if world.language is not None:
+        record.tasks += generations_seen(world.language.readers)
     record.took_s = time.perf_counter() - started_s
     return record
 
@@ -115,6 +113,8 @@ def plan_of(scenario: Scenario, profile: MachineProfile) -> RunPlan:
     number = 0
     for arrival in arrivals(scenario):
         load = arrival.load
+        if load.kind is LoadKind.GENERATIONS:
+            continue
         tasks = []
         for _ in range(arrival.count):
             number += 1
@@ -134,6 +134,7 @@ def plan_of(scenario: Scenario, profile: MachineProfile) -> RunPlan:
         message_ms=profile.message_ms,
     )
     end_ms = scenario.duration_s * 1000
+    language = language_plan_of(scenario)
     return RunPlan(
         scenario.seed,
         tuple(
@@ -149,6 +150,7 @@ def plan_of(scenario: Scenario, profile: MachineProfile) -> RunPlan:
                 spread=0.0,
             )
             for model in scenario.models
+            if not model.language
         ),
         (CLIENT,),
         tuple(bursts),
@@ -162,9 +164,10 @@ def plan_of(scenario: Scenario, profile: MachineProfile) -> RunPlan:
         weather,
         keepalive_ms=22_500.0,
         healed_ms=end_ms,
-        patience_ms=60_000.0,
+        patience_ms=60_000.0 if language is None else 150_000.0,
         coordinator_round_ms=profile.coordinator_round_ms,
         validate_every_ms=max(500.0, len(scenario.nodes) * 2.0),
+        language=language,
         heals=False,
     )
 
@@ -177,6 +180,7 @@ def _machine(group: NodeGroup, profile: MachineProfile) -> NodeProfile:
         max_batch=64,
         speed=group.speed,
         overhead_ms=profile.overhead_ms,
+        holds_slices=group.kind is NodeKindName.PC,
         measured_run_ms=tuple(profile.run_ms.items()) if group.kind is NodeKindName.PC else (),
     )
 

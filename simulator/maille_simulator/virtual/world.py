@@ -147,16 +147,17 @@ class World:
 
     def _new_node(self, node: str) -> VirtualNode:
         self._starts += 1
+        profile = self._profiles.get(node, NodeProfile())
         return VirtualNode(
             self.schedule,
             self.broker,
             node,
             self._random(f"{node} {self._starts}"),
-            profile=self._profiles.get(node, NodeProfile()),
+            profile=profile,
             models=self._models,
             ledger=self.ledger,
             recorder=self._recorder,
-            language=self.language,
+            language=self.language if profile.holds_slices else None,
         )
 
     def _desk(self) -> VirtualLanguage | None:
