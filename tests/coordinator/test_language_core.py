@@ -418,3 +418,19 @@ def test_a_model_that_was_impossible_for_a_while_answers_again_when_its_nodes_ar
     mesh.run(lambda: mesh.finished("one"))
     assert mesh.ends["one"].finish == "length", mesh.ends["one"]
     assert mesh.tokens["one"] == answer(start)
+
+
+def test_nodes_that_were_silent_for_a_while_are_taken_again_when_they_answer() -> None:
+    mesh = ready_mesh(2)
+    start = mesh.ask("one", count=60)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 5)
+    for node in mesh.nodes.values():
+        node.deaf = True
+    mesh.pause(3500)
+    assert mesh.core.models[KEY].state is ModelState.IMPOSSIBLE
+    for node in mesh.nodes.values():
+        node.deaf = False
+    mesh.run(lambda: mesh.finished("one"), 5000.0)
+    assert mesh.tokens["one"] == answer(start)
+    # What they had been told to drop meanwhile is no failure to load it again.
+    assert not [report for report in mesh.reports if "could not load" in report]

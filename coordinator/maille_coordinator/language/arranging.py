@@ -376,6 +376,8 @@ class Arranger:
                 self._loader.drop(node.node, report.pipeline, report.stage)
             return
         load = slot.loads[node.node]
+        if report.state is StageState.GONE and report.nonce < load.nonce:
+            return  # it was to drop the stage before it was to load it again
         load.heard_ms = self._world.now_ms
         match report.state:
             case StageState.READY:

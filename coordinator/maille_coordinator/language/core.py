@@ -64,7 +64,7 @@ class LanguageCore:
         self._repairs.end = self._sessions.end
         self._repairs.put_back = self._sessions.put_back
         self._repairs.reload = self._arranger.reload
-        self._repairs.replace = self._mover.replace
+        self._repairs.replace = partial(self._mover.replace, silent=True)
         self._sessions.checked = self._arranger.checked
         self._sessions.freed = self._freed
         self._sessions.token_came = partial(self._mover.hand_over, at_token=True)
@@ -174,14 +174,22 @@ class LanguageCore:
     def _heard(self, name: str) -> None:
         node = self._world.nodes.get(name)
         if node is not None:
-            node.answered_ms = self._world.now_ms
+            self._answered(node)
+
+    def _answered(self, node: Node) -> None:
+        node.answered_ms = self._world.now_ms
+        if node.silent:
+            for key in node.silent:
+                node.avoided.pop(key, None)
+            node.silent.clear()
+            self._consider_all()
 
     def _reported(self, name: str, report: StageReport) -> None:
         node = self._world.nodes.get(name)
         if node is None:
             self._world.counters.strays += 1
             return
-        node.answered_ms = self._world.now_ms
+        self._answered(node)
         if report.pipeline == 0 or report.state in (StageState.PONG, StageState.MEASURED):
             if self._measurer.reported(node, report):
                 self._consider_all()
@@ -205,6 +213,7 @@ class LanguageCore:
             self._spreader.node_gone(node.node)
         if event.alive and (started_anew or not was_alive):
             node.avoided.clear()
+            node.silent.clear()
             self._loader.unload_leftovers(node.node)
         if event.ready and (started_anew or not was_ready):
             self._measurer.ping(node)
@@ -248,6 +257,7 @@ class LanguageCore:
             node.skills.pop(key, None)
             node.disk.pop(key, None)
             node.avoided.pop(key, None)
+            node.silent.discard(key)
 
     def _slice_cut(self, event: SliceCut) -> None:
         model = self._world.models.get(event.key)

@@ -60,13 +60,19 @@ class Mover:
             self._world.write_stages(pipeline.number)
             self._without(pipeline, {node.node}, "is gone")
 
-    def replace(self, pipeline: Pipeline, names: Iterable[str], why: str) -> None:
-        """Nodes that are in the mesh but fail their stages."""
+    def replace(
+        self, pipeline: Pipeline, names: Iterable[str], why: str, *, silent: bool = False
+    ) -> None:
+        """Nodes that are in the mesh but fail their stages, or only do not answer."""
         gone = set(names)
         for name in sorted(gone):
             node = self._world.nodes.get(name)
             if node is not None:
                 node.avoided[pipeline.key] = self._world.now_ms + _AVOID_MS
+                if silent:
+                    node.silent.add(pipeline.key)
+                else:
+                    node.silent.discard(pipeline.key)
             self._world.report("stage.failed", name, f"{pipeline.key[0]}: {why}")
             for stage, slot in enumerate(pipeline.slots):
                 if name in slot.loads:

@@ -90,6 +90,8 @@ class Node:
     """Layers whose slices it has fetched."""
     avoided: dict[ModelKey, float] = field(default_factory=dict)
     """Until when a model is not placed here, after it failed here."""
+    silent: set[ModelKey] = field(default_factory=set)
+    """Of those, the ones that it only did not answer for: an answer ends it."""
     leftovers: set[tuple[int, int]] = field(default_factory=set)
     """Stages of an earlier run of the coordinator, or of a time when it could not be told."""
     spared_until_ms: float = 0.0
