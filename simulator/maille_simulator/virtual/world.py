@@ -102,7 +102,8 @@ class World:
         )
         self._check_wishes()
         if self.language is not None:
-            check_rest(self.language, self.coordinator, self.nodes.values())
+            nodes = self.nodes.values()
+            check_rest(self.language, self.coordinator, nodes, self.ledger.twinned)
 
     def play(self) -> None:
         """Let everything happen, until all has ended or patience has; Violation as `run`."""
