@@ -27,7 +27,7 @@ nightly: $(VENV)/test.stamp ## the long soaks too
 	@$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 chaos: $(VENV)/test.stamp ## SEEDS seeds of the virtual chaos scenario, from FIRST
-	@$(BIN)/maille simulate --chaos $(SEEDS) --seed $(FIRST)
+	@$(BIN)/maille simulate --chaos $(SEEDS) --seed $(FIRST) $(CHAOS_ARGS)
 
 check: $(VENV)/test.stamp ## lint, types, layers, spelling
 	@scripts/check
