@@ -1,6 +1,7 @@
 """What can go wrong with a simulation before and beside the mesh that it simulates.
 
 SimulatorError      the simulation cannot be run; the text names the cause and the next step
++-- ScenarioNotFound no scenario has that name, or its file cannot be read
 +-- ScenarioError   the scenario's file is wrong; the text names the line
 +-- ToolMissing     a program that a node kind needs is not installed; names the package
 """
@@ -10,6 +11,10 @@ from pathlib import Path
 
 class SimulatorError(Exception):
     """Raised when a simulation cannot be run."""
+
+
+class ScenarioNotFound(SimulatorError):
+    """Raised when there is no such scenario, or its file cannot be read."""
 
 
 class ScenarioError(SimulatorError):

@@ -92,7 +92,7 @@ def test_the_ready_made_firmware_is_that_of_the_sources(tmp_path: Path, name: st
 def test_a_model_that_leaves_no_room_says_how_much_there_is(tmp_path: Path) -> None:
     model = tmp_path / "large.tiny"
     model.write_bytes(dense_model(400, 100))
-    with pytest.raises(BoardFailed, match=r"44,204 bytes of model, and at most 32,256"):
+    with pytest.raises(BoardFailed, match=r"44,204 bytes, and at most 32,256"):
         make_firmware(UNO, tmp_path / "large", model=model)
     with pytest.raises(BoardFailed, match="at most 32,767"):
         make_firmware(MEGA, tmp_path / "large", model=model)

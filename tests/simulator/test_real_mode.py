@@ -13,11 +13,15 @@ from xml.etree import ElementTree as ET
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from maille.cli import app
 from maille_simulator.errors import SimulatorError, ToolMissing
 from maille_simulator.real.run import run_for_real
+from maille_simulator.report.junit import chaos_junit_xml
 from maille_simulator.scenario.load import arrivals
 from maille_simulator.scenario.read import find_scenario, read_scenario, ready_scenarios, shortened
+from maille_simulator.virtual.campaign import SeedFailure
 
 SHORT_S = 8.0
 GOOD = """\
@@ -94,7 +98,7 @@ def test_a_missing_tool_is_named_with_its_package(
     path = tmp_path / "scenario.yaml"
     path.write_text(GOOD.replace("kind: light", "kind: avr"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ToolMissing, match="apt install mosquitto"):
+    with pytest.raises(ToolMissing, match=r"apt install mosquitto\n.*apt install gcc-avr"):
         run_for_real(read_scenario(path), show=False)
     monkeypatch.setenv("MAILLE_FIRMWARE_CACHE", str(tmp_path))
     for kind, package in (("avr", "apt install gcc-avr avr-libc"), ("arduino", "apt install g")):
@@ -172,11 +176,46 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
     assert "classroom" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["uno", "--virtual"], "--virtual means nothing with uno, nano or mega"),
+        (["uno", "home"], "goes alone"),
+        (["home", "--count", "3"], "it goes with uno, nano or mega"),
+        (["home", "--chaos", "3"], "Leave home out"),
+        (["--chaos", "3", "--report", "page.html"], "--report means nothing with --chaos"),
+        (["--junit", "j.xml"], "--junit means nothing without a scenario"),
+        (["hme"], "did you mean 'home'?"),
+        (["missing.yaml"], "(No such file or directory): give the path"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(arguments: list[str], text: str) -> None:
+    done = CliRunner().invoke(app, ["simulate", *arguments])
+    assert done.exit_code == 2
+    assert text in done.stderr
+
+
+def test_seeds_that_broke_a_promise_in_junit_xml() -> None:
+    failures = [SeedFailure(7, "nothing is lost", "task <1> has no end")]
+    root = ET.fromstring(chaos_junit_xml(5, 10, failures, "one kill", 2.0))
+    [suite] = root
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert [case.get("name") for case in suite.iter("testcase")] == [
+        "9 of 10 seeds from 5",
+        "seed 7: nothing is lost",
+    ]
+    assert suite.findtext("system-out") == "one kill"
+
+
 @pytest.mark.timeout(100)
-def test_the_command_line_runs_chaos() -> None:
-    done = simulate("--chaos", "12", "--seed", "100", "--processes", "2", "--json")
+def test_the_command_line_runs_chaos(tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    done = simulate(
+        *("--chaos", "12", "--seed", "100", "--processes", "2", "--json", "--junit", str(junit))
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["seeds"] == 12
     assert found["tasks"] == 12 * 500
     assert found["failures"] == []
+    assert ET.parse(junit).getroot().find("testsuite") is not None

@@ -26,7 +26,7 @@ EXIT_REFUSED = 3
 EXIT_UNREACHABLE = 4
 EXIT_INTERRUPTED = 130
 
-_COMMAND = re.compile(r"`[^`]+`|\b(?:sudo )?(?:apt|pip) install [^.;,]*|'[^']+'")
+_COMMAND = re.compile(r"`[^`]+`|\b(?:sudo )?(?:apt|pip) install [^.;,]*")
 
 EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 refused (key or login),
 4 no mesh or broker reached, 5 another node has this id, 130 interrupted."""

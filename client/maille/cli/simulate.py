@@ -1,7 +1,9 @@
 """`maille simulate`: whole meshes without hardware, in real or in virtual time."""
 
 import os
-import time
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,7 @@ import typer
 from rich.table import Table
 
 from maille.cli import output
+from maille.cli.chaos import run_chaos
 from maille.cli.common import JsonOption, friendly
 from maille.errors import MailleError, SettingsError
 from maille_node.firmware.targets import TARGETS
@@ -17,13 +20,41 @@ if TYPE_CHECKING:
     from maille_simulator.report.record import RunRecord
 
 
+_WHERE = {
+    "boards": ({"count", "model"}, "with uno, nano or mega"),
+    "chaos": ({"chaos", "language", "seed", "processes", "junit", "as_json"}, "with --chaos"),
+    "list": ({"as_json"}, "without a scenario"),
+    "play": (
+        {"virtual", "seed", "duration", "twin", "report", "junit", "as_json"},
+        "with scenarios",
+    ),
+}
+"""Which options mean something, by what is asked for."""
+
+
+def _complete_scenario(incomplete: str) -> list[str]:
+    from maille_simulator.scenario.read import ready_scenarios
+
+    found = [name for name in (*ready_scenarios(), *TARGETS) if name.startswith(incomplete)]
+    # Files are completed too: nothing else is offered by the shell once there is a list.
+    head = Path(incomplete).parent
+    files = [
+        str(path) + ("/" if path.is_dir() else "")
+        for path in sorted(Path(head).expanduser().glob("*"))
+        if path.is_dir() or path.suffix in {".yaml", ".yml"}
+    ]
+    return found + [path for path in files if path.startswith(incomplete)]
+
+
 @friendly
 def simulate(
+    context: typer.Context,
     scenarios: Annotated[
         list[str] | None,
         typer.Argument(
             help="YAML files, or names of ready scenarios; none lists those. "
-            "Or one of uno, nano, mega: boards on ports of this machine."
+            "Or one of uno, nano, mega: boards on ports of this machine.",
+            autocompletion=_complete_scenario,
         ),
     ] = None,
     *,
@@ -63,26 +94,68 @@ def simulate(
 
     Exit code 0 if everything held, 1 if not.
     """
-    from maille_simulator.errors import ScenarioError, SimulatorError
+    from maille_simulator.errors import ScenarioError, ScenarioNotFound, SimulatorError, ToolMissing
 
-    if scenarios is not None and len(scenarios) == 1 and scenarios[0] in TARGETS:
-        _boards(scenarios[0], count, model)
-        return
+    names = scenarios or []
+    boards = sorted(set(names).intersection(TARGETS))
+    _refuse_foreign(
+        context, "boards" if boards else "chaos" if chaos else "play" if names else "list"
+    )
+    if boards and len(names) > 1:
+        raise SettingsError(
+            f"{boards[0]} starts boards on ports of this machine, and goes alone. Leave the rest out."
+        )
+    if chaos and names:
+        raise SettingsError(
+            f"--chaos makes up its own meshes. Leave {names[0]} out, or play it without --chaos."
+        )
+    if virtual and twin:
+        raise SettingsError("--twin compares a real run with its twin: leave --virtual out")
+    for path in (report, junit):
+        if path is not None:
+            _check_writable(path)
     try:
-        if language and chaos is None:
-            raise SettingsError("--language goes with --chaos: say how many seeds")
-        if chaos is not None:
-            _chaos(seed or 0, chaos, processes, language=language, as_json=as_json)
-        elif not scenarios:
-            _list(as_json=as_json)
-        else:
-            if virtual and twin:
-                raise SettingsError("--twin compares a real run with its twin: leave --virtual out")
-            _run(scenarios, virtual, twin, seed, duration, report, junit, as_json)
-    except ScenarioError as error:
+        with ended_by_sigterm():
+            if boards:
+                _boards(boards[0], count, model)
+            elif chaos:
+                run_chaos(seed or 0, chaos, processes, junit, language=language, as_json=as_json)
+            elif names:
+                _run(names, virtual, twin, seed, duration, report, junit, as_json)
+            else:
+                _list(as_json=as_json)
+    except (ScenarioError, ScenarioNotFound, ToolMissing) as error:
         raise SettingsError(str(error)) from error
     except SimulatorError as error:
         raise MailleError(str(error)) from error
+
+
+def _refuse_foreign(context: typer.Context, what: str) -> None:
+    """Nobody shall believe that an option which means nothing here was heeded."""
+    known, where = _WHERE[what]
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name in {"scenarios", *known} or source is None or source.name != "COMMANDLINE":
+            continue
+        flag = name.removeprefix("as_")
+        fitting = [text for options, text in _WHERE.values() if name in options]
+        raise SettingsError(
+            f"--{flag} means nothing {where}. Leave it out; it goes {' or '.join(fitting)}."
+        )
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends what runs in order, as Ctrl-C does: nothing is left behind."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _boards(name: str, count: int, model: Path | None) -> None:
@@ -96,8 +169,14 @@ def _boards(name: str, count: int, model: Path | None) -> None:
         run_boards(name, count, lambda text: print(text, flush=True), model=model)
     except (FirmwareError, RunnerError) as error:
         raise SettingsError(str(error)) from error
-    except (WireError, OSError) as error:
-        raise SettingsError(f"{model} is no model in the tiny format: {error}") from error
+    except OSError as error:
+        raise SettingsError(
+            f"{error.filename or model} cannot be read: {error.strerror}. Correct the path after --model."
+        ) from error
+    except WireError as error:
+        raise SettingsError(
+            f"{model} is no model in the tiny format: {error}. Make one with: maille models convert"
+        ) from error
 
 
 def _list(*, as_json: bool) -> None:
@@ -105,14 +184,25 @@ def _list(*, as_json: bool) -> None:
 
     found = [read_scenario(path) for path in ready_scenarios().values()]
     if as_json:
-        output.print_json([{"name": one.name, "description": one.description} for one in found])
+        output.print_json(
+            [
+                {
+                    "name": one.name,
+                    "nodes": len(one.nodes),
+                    "duration_s": one.duration_s,
+                    "description": one.description,
+                }
+                for one in found
+            ]
+        )
         return
-    table = Table(title="ready scenarios: maille simulate NAME")
-    for column in ("name", "nodes", "seconds", "description"):
-        table.add_column(column)
-    for one in found:
-        table.add_row(one.name, str(len(one.nodes)), f"{one.duration_s:g}", one.description)
-    output.stdout().print(table)
+    rows = [
+        (one.name, str(len(one.nodes)), f"{one.duration_s:g}", one.description) for one in found
+    ]
+    output.stdout().print(
+        output.table(("scenario", "nodes", "seconds", "description"), rows, right="nodes seconds")
+    )
+    output.stdout().print("play one: maille simulate NAME, in virtual time with --virtual")
 
 
 def _run(
@@ -142,9 +232,6 @@ def _run(
         found = [replace(scenario, seed=seed) for scenario in found]
     if duration is not None:
         found = [shortened(scenario, duration) for scenario in found]
-    for path in (report, junit):
-        if path is not None:
-            _check_writable(path)
     records: list[RunRecord] = []
     try:
         for scenario in found:
@@ -159,9 +246,9 @@ def _run(
             if report is not None:
                 from maille_simulator.report.page import html_page
 
-                _write(report, html_page(records))
+                write_file(report, html_page(records))
             if junit is not None:
-                _write(junit, junit_xml(records))
+                write_file(junit, junit_xml(records))
     if as_json:
         output.print_json([record.to_dict() for record in records])
     else:
@@ -183,66 +270,14 @@ def _print(record: "RunRecord") -> None:
     output.stdout().print(table)
 
 
-def _chaos(first: int, count: int, processes: int | None, *, language: bool, as_json: bool) -> None:
-    from maille_simulator.virtual.campaign import SeedFailure, campaign
-    from maille_simulator.virtual.chaos import chaos_plan
-    from maille_simulator.virtual.language.chaos import language_chaos_plan
-    from maille_simulator.virtual.shrink import Shrinker, describe
-
-    started_s = time.perf_counter()
-    plan_of = language_chaos_plan if language else chaos_plan
-    seeds = tasks = attempts = generations = 0
-    failures: list[SeedFailure] = []
-    for result in campaign(first, count, processes=processes, plan_of=plan_of):
-        seeds += result.seeds
-        tasks += result.tasks
-        attempts += result.attempts
-        generations += result.generations
-        failures += result.failures
-        for failure in result.failures:
-            output.stderr().print(
-                f"seed {failure.seed}: {failure.promise}: {failure.text}", markup=False
-            )
-    took_s = time.perf_counter() - started_s
-    smallest = ""
-    if failures:
-        failure = min(failures, key=lambda one: one.seed)
-        plan = Shrinker(failure.promise).shrink(plan_of(failure.seed))
-        smallest = describe(plan)
-    if as_json:
-        output.print_json(
-            {
-                "first": first,
-                "seeds": seeds,
-                "tasks": tasks,
-                "attempts": attempts,
-                "generations": generations,
-                "took_s": took_s,
-                "failures": [
-                    {"seed": one.seed, "promise": one.promise, "text": one.text} for one in failures
-                ],
-                "smallest": smallest,
-            }
-        )
-    else:
-        answers = f", {generations:,} whole answers" if language else ""
-        output.stdout().print(
-            f"{seeds:,} seeds, {tasks:,} tasks, {attempts:,} runs on nodes{answers} in "
-            f"{took_s:.0f} s: {len(failures)} broke a promise"
-        )
-        if smallest:
-            output.stdout().print(f"made small, the first one is\n{smallest}", markup=False)
-    if failures:
-        raise typer.Exit(output.EXIT_FAILED)
-
-
 def _check_writable(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise SettingsError(f"{path} cannot be written: make the folder {folder} first")
 
 
-def _write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
+    """Write a report; MailleError with the next step where that fails."""
     try:
         path.write_text(text, "utf-8")
     except OSError as error:

@@ -11,18 +11,15 @@ from pathlib import Path
 from maille.errors import InputError, SettingsError
 from maille.flashing.errors import BoardFailed
 from maille_node.firmware import avr
-from maille_node.firmware.header import model_header
-from maille_node.firmware.targets import LEAST_STACK_BYTES, TARGETS, AvrTarget
+from maille_node.firmware.header import check_stack, write_model_header
+from maille_node.firmware.targets import TARGETS, AvrTarget
 from maille_protocol import WireError
 
 SKETCH = "DigitsOnUno"
-_MODEL_NAME = "model"
 _ANSWER_TIMEOUT_S = 20.0
 _WRITE_TIMEOUT_S = 120.0
 # Nanos made before 2018 have a boot loader of half the speed.
 _OTHER_BAUDS = {"nano": (57_600,)}
-# avr-gcc makes no array larger than this, on boards of any size.
-_LARGEST_ARRAY_BYTES = 32_767
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ def make_firmware(
     try:
         library = avr.library_directory()
     except avr.FirmwareError as error:
-        raise SettingsError(_sentence(error)) from error
+        raise SettingsError(f"Firmware cannot be built here: {error}.") from error
     source = sketch or library / "examples" / SKETCH / f"{SKETCH}.ino"
     if not source.is_file():
         raise InputError(f"There is no sketch {source}. Name an .ino file with --sketch.")
@@ -80,12 +77,12 @@ def make_firmware(
         try:
             built = avr.build(source, target, output, include=include)
         except avr.FirmwareError as error:
-            raise BoardFailed(_sentence(error)) from error
+            raise BoardFailed(str(error)) from error
         made = ArduinoFirmware(built.hex, "avr-gcc", built.flash_bytes, built.ram_bytes)
-        return _with_room_for_the_stack(made, target, model)
+        return _with_room(made, target, model)
     if shutil.which("arduino-cli") is not None:
         made = _with_arduino_cli(source, target, output, include, library)
-        return _with_room_for_the_stack(made, target, model)
+        return _with_room(made, target, model)
     ready = library / "extras" / "firmware" / f"{target.mcu}.hex"
     if model is None and sketch is None and ready.is_file():
         sizes = json.loads(ready.with_name("sizes.json").read_text(encoding="utf-8"))[target.mcu]
@@ -93,31 +90,18 @@ def make_firmware(
     raise SettingsError(f"A firmware of your own has to be built here, and {missing}.")
 
 
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:] if text.startswith("the ") else text
-
-
-def _with_room_for_the_stack(
-    firmware: ArduinoFirmware, target: AvrTarget, model: Path | None
-) -> ArduinoFirmware:
-    """Refuses what would be written and then crash: what is left of the RAM is the stack."""
-    if model is None or firmware.ram_bytes is None:
-        return firmware
-    left = target.ram_bytes - firmware.ram_bytes
-    if left < LEAST_STACK_BYTES:
-        raise BoardFailed(
-            f"With {model.name} the {target.title} has {left:,} bytes of RAM left for the stack, and "
-            f"needs {LEAST_STACK_BYTES}. Take a model with smaller layers (`maille models convert "
-            f"--target {target.name}` tells what fits), or a board with more RAM."
-        )
+def _with_room(firmware: ArduinoFirmware, target: AvrTarget, model: Path | None) -> ArduinoFirmware:
+    if model is not None and firmware.ram_bytes is not None:
+        try:
+            check_stack(target, firmware.ram_bytes)
+        except avr.FirmwareError as error:
+            raise BoardFailed(f"{model}: {error}.") from error
     return firmware
 
 
 def _model_folder(model: Path, target: AvrTarget, folder: Path) -> Path:
     try:
-        document = model.read_bytes()
-        header = model_header(document, _MODEL_NAME)
+        write_model_header(model.read_bytes(), target, folder)
     except OSError as error:
         raise InputError(
             f"{model} cannot be read: {error.strerror}. Correct the path after --model."
@@ -126,15 +110,8 @@ def _model_folder(model: Path, target: AvrTarget, folder: Path) -> Path:
         raise InputError(
             f"{model} is no model in the tiny format ({error}). Make one with: maille models convert"
         ) from error
-    most = min(target.flash_bytes, _LARGEST_ARRAY_BYTES)
-    if len(document) > most:
-        raise BoardFailed(
-            f"{model} does not fit the {target.title}: {len(document):,} bytes of model, and at most "
-            f"{most:,} can be built in. Take a smaller model; `maille models convert --target "
-            f"{target.name}` tells what fits."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{_MODEL_NAME}.h").write_text(header, encoding="utf-8")
+    except avr.FirmwareError as error:
+        raise BoardFailed(f"{model}: {error}.") from error
     return folder
 
 

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from maille_node.firmware import avr
-from maille_node.firmware.header import model_header
+from maille_node.firmware.header import check_stack, write_model_header
 from maille_node.firmware.targets import TARGETS
 from maille_simulator.boards.avr_serial import AvrSerial, remember_identity
+from maille_simulator.boards.runner_build import RunnerError
 
 SKETCH = "DigitsOnUno"
 _WATCH_S = 0.5
@@ -47,12 +48,12 @@ def start_boards(
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maille-boards-")))
     include: tuple[Path, ...] = ()
     if model is not None:
-        (folder / "model").mkdir()
-        header = model_header(model.read_bytes(), "model")
-        (folder / "model" / "model.h").write_text(header, encoding="utf-8")
+        write_model_header(model.read_bytes(), target, folder / "model")
         include = (folder / "model",)
     source = sketch or avr.library_directory() / "examples" / SKETCH / f"{SKETCH}.ino"
     built = avr.build(source, target, folder, include=include)
+    if model is not None:
+        check_stack(target, built.ram_bytes)
     boards = []
     for number in range(1, count + 1):
         eeprom = folder / f"eeprom-{number}"
@@ -66,16 +67,22 @@ def run_boards(name: str, count: int, say: Callable[[str], None], *, model: Path
     """Starts boards, says where they are, and keeps them until interrupted.
 
     Raises:
-        FirmwareError, RunnerError, WireError: as `start_boards`.
+        FirmwareError, RunnerError, WireError: as `start_boards`; also when no board is left.
     """
     with ExitStack() as stack:
         boards = start_boards(stack, name, count, model=model)
         ports = " ".join(f"--port {board.path}" for board in boards)
         for number, board in enumerate(boards, 1):
             say(f"{TARGETS[name].title} {number} on {board.path}")
-        say(f"join them to a mesh with: maille gateway {ports}")
-        while any(board.running for board in boards):
+        them = "it" if count == 1 else "them"
+        say(f"join {them} to a mesh, in another terminal: maille gateway {ports}")
+        say("(Ctrl-C takes the boards away)")
+        running = dict(enumerate(boards, 1))
+        while running:
             time.sleep(_WATCH_S)
+            for number in [number for number, board in running.items() if not board.running]:
+                say(f"{TARGETS[name].title} {number} on {running.pop(number).path} has gone")
+        raise RunnerError("no board runs any more: their programs crashed or were ended")
 
 
 def main() -> None:

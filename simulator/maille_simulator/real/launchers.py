@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from maille.children import maille_command
@@ -86,15 +87,24 @@ LAUNCHERS: Mapping[NodeKindName, Launcher] = {
 
 
 def check_tools(kinds: set[NodeKindName], broker: str) -> None:
-    """ToolMissing if a program is not there that one of these kinds, or the broker, needs."""
+    """ToolMissing if programs are not there that these kinds, or the broker, need; names them all."""
+    checks: list[Callable[[], object]] = []
     if broker == "mosquitto":
-        find_tool("mosquitto", "apt install mosquitto")
-    for kind in kinds:
+        checks.append(partial(find_tool, "mosquitto", "apt install mosquitto"))
+    for kind in sorted(kinds, key=lambda one: one.value):
         launcher = LAUNCHERS.get(kind)
         if kind in SERIAL:
-            _check_serial(kind)
+            checks.append(partial(_check_serial, kind))
         if launcher is not None and launcher.tool:
-            find_tool(launcher.tool, launcher.package)
+            checks.append(partial(find_tool, launcher.tool, launcher.package))
+    missing: dict[str, None] = {}
+    for check in checks:
+        try:
+            check()
+        except ToolMissing as error:
+            missing[str(error)] = None
+    if missing:
+        raise ToolMissing("\n".join(missing))
 
 
 def _check_serial(kind: NodeKindName) -> None:

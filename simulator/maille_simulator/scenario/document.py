@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from maille_simulator.errors import ScenarioError, SimulatorError
+from maille_simulator.errors import ScenarioError, ScenarioNotFound
 
 Place = tuple[str | int, ...]
 """Keys and positions from the top of the document."""
@@ -46,15 +46,16 @@ def read_document(path: Path) -> Document:
 
     Raises:
         ScenarioError: not YAML, or not as the schema says.
-        SimulatorError: it cannot be read.
+        ScenarioNotFound: it cannot be read.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise SimulatorError(f"{path} is larger than a scenario may be: is it one?")
+            raise ScenarioNotFound(f"{path} is larger than a scenario may be: is it one?")
         text = path.read_text("utf-8")
     except (OSError, UnicodeError) as error:
-        raise SimulatorError(
-            f"{path} cannot be read ({error}): give the path of a scenario's YAML file"
+        why = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
+        raise ScenarioNotFound(
+            f"{path} cannot be read ({why}): give the path of a scenario's YAML file"
         ) from error
     document = Document(path)
     try:
@@ -152,7 +153,7 @@ def _text_of(error: Any, place: Place) -> str:
             return f"unknown {what} {error.instance!r}: {_hint(str(error.instance), known)}"
         case "required":
             missing = [key for key in error.validator_value if key not in error.instance]
-            return f"{', '.join(missing)} is missing here"
+            return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing here"
         case "anyOf" if "time" in str(error.schema_path) or _is_time(error):
             return (
                 f"{name} is {error.instance!r}, which is no time: write seconds, or 200ms, 1.5s, "

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from maille_simulator.errors import SimulatorError
+from maille_simulator.errors import ScenarioNotFound
 from maille_simulator.scenario.document import Document, Place, read_document
 from maille_simulator.scenario.values import (
     OF_THE_MESH,
@@ -53,7 +53,7 @@ def ready_scenarios() -> dict[str, Path]:
 
 
 def find_scenario(name: str) -> Path:
-    """A file, or a ready scenario by its name; SimulatorError."""
+    """A file, or a ready scenario by its name; ScenarioNotFound."""
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or path.exists():
         return path
@@ -62,7 +62,7 @@ def find_scenario(name: str) -> Path:
         return ready[name]
     near = get_close_matches(name, list(ready), 1)
     hint = f"did you mean {near[0]!r}?" if near else f"ready ones are {', '.join(ready)}"
-    raise SimulatorError(f"no scenario is called {name!r}: {hint}")
+    raise ScenarioNotFound(f"no scenario is called {name!r}: {hint}")
 
 
 def read_scenario(path: Path) -> Scenario:
@@ -70,7 +70,7 @@ def read_scenario(path: Path) -> Scenario:
 
     Raises:
         ScenarioError: it cannot be meant as it is written; names the line.
-        SimulatorError: the file cannot be read.
+        ScenarioNotFound: the file cannot be read.
     """
     document = read_document(path)
     value = document.value

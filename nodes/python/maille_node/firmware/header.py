@@ -2,10 +2,18 @@
 
 import hashlib
 import re
+from pathlib import Path
 
+from maille_node.firmware.avr import FirmwareError
+from maille_node.firmware.targets import LEAST_STACK_BYTES, AvrTarget
 from maille_protocol.tiny import LayerKind, decode_model
 
+BUILT_IN_NAME = "model"
+"""What sketches call the model that is built into them: `#include "model.h"`."""
+
 _BYTES_A_LINE = 20
+# avr-gcc makes no array larger than this, on boards of any size.
+_LARGEST_ARRAY_BYTES = 32_767
 _FUNCTIONS = {
     LayerKind.DENSE: "run_dense",
     LayerKind.CONV2D: "run_convolution",
@@ -18,6 +26,40 @@ _FUNCTIONS = {
     LayerKind.SOFTMAX: "run_softmax",
     LayerKind.FOREST: "run_forest",
 }
+
+
+def write_model_header(document: bytes, target: AvrTarget, folder: Path) -> None:
+    """Write model.h into a folder, which is made: with it first among the includes, a sketch runs this.
+
+    Raises:
+        WireError: not a tiny model.
+        FirmwareError: it is too large to be built into a program for the board.
+    """
+    header = model_header(document, BUILT_IN_NAME)
+    most = min(target.flash_bytes, _LARGEST_ARRAY_BYTES)
+    if len(document) > most:
+        raise FirmwareError(
+            f"the model does not fit the {target.title}: it has {len(document):,} bytes, and at most "
+            f"{most:,} can be built in; take a smaller one, `maille models convert --target "
+            f"{target.name}` tells what fits"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{BUILT_IN_NAME}.h").write_text(header, encoding="utf-8")
+
+
+def check_stack(target: AvrTarget, ram_bytes: int) -> None:
+    """Refuse a program that would run its stack into its variables.
+
+    Raises:
+        FirmwareError: what is left of the RAM is too little.
+    """
+    left = target.ram_bytes - ram_bytes
+    if left < LEAST_STACK_BYTES:
+        raise FirmwareError(
+            f"with this model the {target.title} has {left:,} bytes of RAM left for the stack, and "
+            f"needs {LEAST_STACK_BYTES}; take one with smaller layers, `maille models convert "
+            f"--target {target.name}` tells what fits, or a board with more RAM"
+        )
 
 
 def model_header(document: bytes, name: str) -> str:
