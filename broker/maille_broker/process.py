@@ -16,8 +16,11 @@ KEPT_LOG_LINES = 40
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """What the child runs before the program starts; None where the system has no such call."""
+def die_with_parent() -> Callable[[], None] | None:
+    """What a child calls first, to get SIGTERM when this process dies; None where the system cannot.
+
+    On Linux it is the thread that forks whose end counts.
+    """
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -58,7 +61,7 @@ class ChildProcess:
             stderr=STDOUT,
             # Ctrl-C in a terminal is for us; the broker must live until we have said goodbye.
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=die_with_parent(),
         )
         return cls(name, process)
 

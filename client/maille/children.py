@@ -2,20 +2,17 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import httpx
 
 from maille.errors import MailleError
-from maille_broker.process import ChildProcess
+from maille_broker.process import ChildProcess, die_with_parent
 
 READY_TIMEOUT_S = 20.0
-_PR_SET_PDEATHSIG = 1
 
 
 def maille_command(*arguments: str) -> list[str]:
@@ -37,7 +34,7 @@ async def start_child(
         stderr=STDOUT,
         env={**os.environ, **(environment or {})},
         start_new_session=True,
-        preexec_fn=_die_with_parent(),
+        preexec_fn=die_with_parent(),
     )
     return ChildProcess(name, process)
 
@@ -73,19 +70,3 @@ def ended_text(child: ChildProcess, name: str) -> str:
 def _last_words(child: ChildProcess) -> str:
     lines = child.last_lines(6).strip()
     return f"It said: {lines}" if lines else "It said nothing; try again with MAILLE_DEBUG=1."
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child does first; None where the system has no such call."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def before_program() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            # The parent died between fork and prctl.
-            os._exit(1)
-
-    return before_program

@@ -64,7 +64,19 @@ def simulate(*arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.end_to_end
 @pytest.mark.broker
 @pytest.mark.timeout(120)
-def test_a_run_cut_by_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "codes"),
+    [
+        ([signal.SIGINT], {130}),
+        # The second may come when all has ended: then it ends what is left of the process.
+        ([signal.SIGINT, signal.SIGINT], {130, -signal.SIGINT}),
+        ([signal.SIGTERM], {143}),
+    ],
+    ids=["once", "twice", "terminated"],
+)
+def test_a_run_cut_short_ends_every_process(
+    tmp_path: Path, numbers: list[signal.Signals], codes: set[int]
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "maille.cli", "simulate", "home"],
         stdout=subprocess.DEVNULL,
@@ -79,9 +91,11 @@ def test_a_run_cut_by_ctrl_c_ends_every_process(tmp_path: Path) -> None:
             assert process.poll() is None
             time.sleep(0.1)
             children = set(psutil.Process(process.pid).children(recursive=True))
-        process.send_signal(signal.SIGINT)
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.05)
         _, errors = process.communicate(timeout=40)
-        assert process.returncode == 130, errors
+        assert process.returncode in codes, errors
         assert b"Traceback" not in errors
         _, alive = psutil.wait_procs(list(children), timeout=10)
         assert not alive
@@ -205,6 +219,29 @@ def test_seeds_that_broke_a_promise_in_junit_xml() -> None:
         "seed 7: nothing is lost",
     ]
     assert suite.findtext("system-out") == "one kill"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a parent's end")
+def test_a_killed_campaign_leaves_no_workers() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maille.cli", "simulate", "--chaos", "1000", "--processes", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    children: list[psutil.Process] = []
+    try:
+        deadline_s = time.monotonic() + 30
+        while len(children) < 2:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+            children = psutil.Process(process.pid).children()
+        time.sleep(0.2)
+    finally:
+        process.kill()
+        process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
 
 
 @pytest.mark.timeout(100)

@@ -70,7 +70,8 @@ def run_chaos(
                     bar.console.print(_failure_line(failure, language=language), markup=False)
     except KeyboardInterrupt:
         # What was seen until then is worth as much.
-        output.stderr().print(found.line(time.perf_counter() - started_s))
+        if found.seeds:
+            output.stderr().print(found.line(time.perf_counter() - started_s))
         raise
     took_s = time.perf_counter() - started_s
     smallest = ""

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,8 @@ def friendly(function: Callable[Parameters, Result]) -> Callable[Parameters, Res
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt:
+            # From here on nothing is left to be ended: another Ctrl-C just ends, without a traceback.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             if not as_json:
                 output.stderr().print("interrupted")
             raise typer.Exit(output.EXIT_INTERRUPTED) from None

@@ -115,7 +115,7 @@ def simulate(
         if path is not None:
             _check_writable(path)
     try:
-        with ended_by_sigterm():
+        with _ended_in_order():
             if boards:
                 _boards(boards[0], count, model)
             elif chaos:
@@ -145,17 +145,22 @@ def _refuse_foreign(context: typer.Context, what: str) -> None:
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends what runs in order, as Ctrl-C does: nothing is left behind."""
+def _ended_in_order() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what runs in order, once: who asks again while it ends is not heard."""
 
-    def end(_number: int, _frame: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+    def end(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, end) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _boards(name: str, count: int, model: Path | None) -> None:

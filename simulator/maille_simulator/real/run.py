@@ -70,6 +70,7 @@ def run_for_real(scenario: Scenario, *, show: bool = True, measured: bool = Fals
         ToolMissing: a program is not installed; names the package.
         SimulatorError: the disk is too full, or a part did not start.
         KeyboardInterrupt: after Ctrl-C, when everything has ended.
+        SystemExit: the same after SIGTERM.
     """
     check_tools({group.kind for group in scenario.groups}, scenario.broker)
     if any(event.kind is EventKind.CLOCK_JUMP for event in scenario.events):
@@ -81,11 +82,21 @@ def run_for_real(scenario: Scenario, *, show: bool = True, measured: bool = Fals
             f"{LEAST_FREE_BYTES / 1e6:.0f} MB: free some, or set TMPDIR to another disk"
         )
     # Connections break because the scenario says so: the warnings would tear up the live view.
-    with (
-        quiet_links(),
-        tempfile.TemporaryDirectory(prefix="maille-sim-", ignore_cleanup_errors=True) as folder,
-    ):
-        return asyncio.run(_RealRun(scenario, Path(folder), show=show, measured=measured).run())
+    folder_of_run = tempfile.TemporaryDirectory(prefix="maille-sim-", ignore_cleanup_errors=True)
+    with quiet_links(), folder_of_run as folder:
+        run = _RealRun(scenario, Path(folder), show=show, measured=measured)
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            return asyncio.run(run.run())
+        except asyncio.CancelledError as error:
+            # Whoever is in a hurry and presses Ctrl-C again shall not leave the folder behind.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if run.cut_by == signal.SIGINT:
+                raise KeyboardInterrupt from error
+            raise SystemExit(128 + signal.SIGTERM) from error
+        finally:
+            folder_of_run.cleanup()
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
@@ -141,13 +152,16 @@ class _RealRun:
         self._states: Counter[str] = Counter()
         self._jobs: set[asyncio.Task[None]] = set()
         self._errors: list[str] = []
+        self.cut_by: signal.Signals | None = None
+        """The signal that ended it before its time."""
 
     async def run(self) -> RunRecord:
         started_s = now_s()
         task = asyncio.current_task()
         loop = asyncio.get_running_loop()
         if task is not None:
-            loop.add_signal_handler(signal.SIGTERM, task.cancel)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._cut, number, task)
         record = self._record
         try:
             await self._nodes.serial.prepare()
@@ -168,6 +182,12 @@ class _RealRun:
             record.broken = self._errors[0]
         record.took_s = now_s() - started_s
         return record
+
+    def _cut(self, number: signal.Signals, task: "asyncio.Task[RunRecord]") -> None:
+        """End in order, once: who asks again while it ends is not heard."""
+        if self.cut_by is None:
+            self.cut_by = number
+            task.cancel()
 
     # --- before ----------------------------------------------------------------------------
 

@@ -2,12 +2,14 @@
 
 import multiprocessing
 import os
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
+from maille_broker.process import die_with_parent
 from maille_simulator.virtual.chaos import chaos_plan
 from maille_simulator.virtual.garbage import begin_runs, collect_run, runs
 from maille_simulator.virtual.plan import RunPlan
@@ -89,8 +91,20 @@ def campaign(
             yield from _until(map(run, chunks), stop_after)
         return
     # Forked while there is one thread: the children begin with everything imported.
-    with multiprocessing.get_context("fork").Pool(processes, begin_runs) as pool:
+    workers = multiprocessing.get_context("fork").Pool(
+        processes, _begin_worker, (die_with_parent(),)
+    )
+    with workers as pool:
         yield from _until(pool.imap_unordered(run, chunks), stop_after)
+
+
+def _begin_worker(with_parent: Callable[[], None] | None) -> None:
+    """Ctrl-C and SIGTERM are for the parent, which ends its workers, also where it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if with_parent is not None:
+        with_parent()
+    begin_runs()
 
 
 def _until(results: Iterator[ChunkResult], stop_after: int) -> Iterator[ChunkResult]:

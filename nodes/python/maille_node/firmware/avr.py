@@ -135,8 +135,10 @@ def _headers_digest(directories: tuple[Path, ...]) -> str:
     return digest.hexdigest()
 
 
-def _run(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str], temporary: Path | None = None) -> str:
+    """What a program prints; its own temporary files lie in `temporary`, if it is given one."""
+    environment = {**os.environ, "TMPDIR": str(temporary)} if temporary is not None else None
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise FirmwareError(f"{Path(command[0]).name} failed:\n{done.stderr.strip()[-4000:]}")
     return done.stdout
@@ -285,7 +287,8 @@ def build(
         f"-Wl,-Map={elf.with_suffix('.map')}",
         f"-mmcu={target.mcu}",
     ]
-    _run([*command, "-o", str(elf), *map(str, objects), "-lm"])
+    # Interrupted, the linker leaves its files behind: they go with the folder.
+    _run([*command, "-o", str(elf), *map(str, objects), "-lm"], temporary=output)
     image = elf.with_suffix(".hex")
     _run([toolchain.program("avr-objcopy"), "-O", "ihex", "-R", ".eeprom", str(elf), str(image)])
     flash, ram = _sizes(toolchain, elf)
