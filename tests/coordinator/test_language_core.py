@@ -434,3 +434,17 @@ def test_nodes_that_were_silent_for_a_while_are_taken_again_when_they_answer() -
     assert mesh.tokens["one"] == answer(start)
     # What they had been told to drop meanwhile is no failure to load it again.
     assert not [report for report in mesh.reports if "could not load" in report]
+
+
+def test_nobody_is_refused_while_nodes_measure_with_which_it_may_be_possible() -> None:
+    mesh = Mesh()
+    mesh.start_node("a")
+    mesh.run(lambda: mesh.core.models[KEY].state is ModelState.IMPOSSIBLE)
+    mesh.pause(6000)
+    mesh.ask("early")
+    assert mesh.ends["early"].code == "model_impossible"
+    assert mesh.ends["early"].text.startswith("no set of the 1 node")
+    mesh.start_node("b")
+    start = mesh.ask("late", count=8)
+    mesh.run(lambda: mesh.finished("late"))
+    assert mesh.tokens["late"] == answer(start)

@@ -98,9 +98,13 @@ class Arranger:
             self._world.timers.set(("model", model.name), self._world.rings_until_ms)
         if ring is not None or not self._measurer.settled(model):
             if model.state in (ModelState.WAITING, ModelState.IMPOSSIBLE):
-                model.state, model.text = ModelState.MEASURING, "nodes measure a layer of it"
+                self._measuring(model)
             return False
         return bool(self._measurer.offers(model))
+
+    def _measuring(self, model: Model) -> None:
+        model.state, model.text = ModelState.MEASURING, "nodes measure a layer of it"
+        model.impossible_since_ms = None  # with them it may be possible
 
     def _awaited_ring(self, model: Model) -> RingKept | None:
         """The ring of an earlier run, as long as its nodes may still come."""
@@ -126,7 +130,10 @@ class Arranger:
                     node.skills.pop(model.key, None)
                 self._measurer.consider(model)
                 return
-            self.impossible(model, error)
+            if self._measurer.expects(model):
+                self._measuring(model)
+            else:
+                self.impossible(model, error)
             return
         model.pipeline = self.build(model, plan)
         model.state, model.text = ModelState.LOADING, "nodes load their slices"

@@ -94,6 +94,16 @@ class Measurer:
         )
         return last_ms is not None and self._world.now_ms - last_ms >= _SETTLED_MS
 
+    def expects(self, model: Model) -> bool:
+        """Whether a node was asked lately and has not measured yet."""
+        asked_ms = [
+            skill.asked_ms
+            for node in self.able(model)
+            if (skill := node.skills.get(model.key)) is not None
+            and skill.state is Measuring.ASKED
+        ]
+        return self._world.now_ms - max(asked_ms, default=-1e12) < _ASK_AGAIN_MS
+
     # --- asking ----------------------------------------------------------------------------
 
     def consider(self, model: Model) -> None:

@@ -27,7 +27,7 @@ def language_plan_of(scenario: Scenario) -> LanguagePlan | None:
             f"{scenario.name} has {len(models)} language models, virtual time plays one: leave "
             "--virtual out, or make a scenario of each"
         )
-    generations = []
+    generations: list[Generation] = []
     for arrival in arrivals(scenario):
         if arrival.load.kind is LoadKind.GENERATIONS:
             name = f"g{len(generations) + 1}"
