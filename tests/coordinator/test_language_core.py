@@ -6,9 +6,10 @@ from itertools import pairwise
 import pytest
 from language_world import KEY, LAYERS, MEMORY, PROCESS_BYTES, Mesh, answer
 
-from maille_coordinator.language.events import NodeChanged, SessionCancelled
+from maille_coordinator.language.events import NodeChanged, SessionCancelled, StageReported
 from maille_coordinator.language.state import LanguageLimits, ModelState
 from maille_coordinator.placement import Objective
+from maille_protocol import ErrorCode, StageReport, StageState
 
 
 def ready_mesh(count: int = 3, seed: int = 0, limits: LanguageLimits | None = None) -> Mesh:
@@ -448,3 +449,19 @@ def test_nobody_is_refused_while_nodes_measure_with_which_it_may_be_possible() -
     start = mesh.ask("late", count=8)
     mesh.run(lambda: mesh.finished("late"))
     assert mesh.tokens["late"] == answer(start)
+
+
+def test_a_stage_without_room_is_asked_again_before_the_only_answer_is_given_up() -> None:
+    mesh = ready_mesh()
+    start = mesh.ask("one", count=40)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 5)
+    pipeline = mesh.core.models[KEY].pipeline
+    assert pipeline is not None
+    (handle,) = pipeline.sessions
+    full = StageReport(
+        StageState.FAILED, pipeline.number, 0, 0, ErrorCode.CACHE_FULL, "full", session=handle
+    )
+    mesh.tell(StageReported(pipeline.slots[0].primary, full))
+    assert not mesh.ends
+    mesh.run(lambda: mesh.finished("one"))
+    assert mesh.tokens["one"] == answer(start)

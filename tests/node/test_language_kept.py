@@ -7,7 +7,7 @@ import pytest
 from language_mesh import HIDDEN, PIPELINE, SESSION, Driver, facts_of, slice_of
 
 from maille_node.language import stage_events as events
-from maille_node.language.opening import EXPIRY_MS, KEPT_EXPIRY_MS
+from maille_node.language.opening import EXPIRY_MS, IDLE_MS, KEPT_EXPIRY_MS
 from maille_protocol import (
     ActivationFlag,
     ErrorCode,
@@ -125,6 +125,21 @@ def test_what_is_kept_goes_when_its_room_is_needed_the_longest_unused_first() ->
     assert [freed.cache for freed in driver.all(events.FreeCache)] == [caches[0]]
     driver.open(session=6, capacity=20)
     assert [report.code for report in driver.reports()] == [ErrorCode.CACHE_FULL]
+
+
+def test_a_session_whose_end_was_lost_gives_way_to_one_that_needs_its_room() -> None:
+    driver = middle(limit=POSITION_BYTES * 100 + 200)
+    cache = generation(driver, 1, 20, 40)
+    driver.now_ms += IDLE_MS / 2
+    generation(driver, 2, 20, 40)
+    driver.now_ms += IDLE_MS / 2 - 1
+    driver.open(session=3, capacity=40)
+    assert [report.code for report in driver.reports()] == [ErrorCode.CACHE_FULL]
+    driver.now_ms += 1
+    driver.open(session=3, capacity=40)
+    assert [freed.cache for freed in driver.all(events.FreeCache)] == [cache]
+    assert not driver.reports()
+    assert driver.core.session_count == 2
 
 
 def test_a_session_may_take_the_room_of_the_one_it_begins_with() -> None:

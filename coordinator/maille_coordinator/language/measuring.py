@@ -99,8 +99,7 @@ class Measurer:
         asked_ms = [
             skill.asked_ms
             for node in self.able(model)
-            if (skill := node.skills.get(model.key)) is not None
-            and skill.state is Measuring.ASKED
+            if (skill := node.skills.get(model.key)) is not None and skill.state is Measuring.ASKED
         ]
         return self._world.now_ms - max(asked_ms, default=-1e12) < _ASK_AGAIN_MS
 

@@ -31,6 +31,8 @@ _PATIENCE = (1.0, 1.5, 2.0, 4.0, 8.0, 16.0)
 _PING_MS = 700.0
 _GRACE_MS = 150.0
 _MOST_ATTEMPTS = 9
+_FULL_ATTEMPTS = 3
+"""So often a stage may have no room for the only session of its ring."""
 _FILL_AGAIN_MS = 1000.0
 _LAG_TOKENS = 16
 """So far a shadow may be behind that has had a session from its beginning."""
@@ -301,8 +303,12 @@ class Repairs:
             case ErrorCode.CACHE_FULL | ErrorCode.OUT_OF_MEMORY | ErrorCode.NO_SPACE:
                 if len(pipeline.sessions) > 1:
                     self.put_back(session)
-                else:
+                elif session.attempts >= _FULL_ATTEMPTS:
                     self.give_up(session, f"{node}: {report.text}", "cache_too_small")
+                else:
+                    # What ended there a moment ago may take the room, if its end was lost.
+                    session.holds[report.stage].discard(node)
+                    self.soon(session)
             case ErrorCode.INPUT_MALFORMED | ErrorCode.INPUT_TOO_LARGE:
                 self.give_up(session, f"{node}: {report.text}")
             case _:

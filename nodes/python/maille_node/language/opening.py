@@ -15,6 +15,8 @@ __all__ = ["Opener"]
 
 EXPIRY_MS = 120_000.0
 KEPT_EXPIRY_MS = 1_200_000.0
+IDLE_MS = 5000.0
+"""A session that nobody has spoken of for so long gives way to one that needs its room."""
 MAX_SESSIONS = 256
 MAX_KEPT = 256
 _ENDLESS = 1 << 40
@@ -88,6 +90,8 @@ class Opener:
             source.touched_ms = now_ms
         needed = held.session_bytes(facts, capacity)
         free = self._make_room(held, needed, keep=source)
+        if needed > free:
+            free = self._give_up_idle(held, facts, needed, free, now_ms)
         if needed > free and source is not None:
             # The copy is made before the cache is freed.
             free += held.session_bytes(facts, source.length)
@@ -123,6 +127,20 @@ class Opener:
             if session is not keep:
                 free += held.session_bytes(facts, session.length)
                 self.close(held, session.number)
+        return free
+
+    def _give_up_idle(
+        self, held: HeldStage, facts: SliceFacts, needed: int, free: int, now_ms: float
+    ) -> int:
+        """Give up sessions whose end was lost, the longest silent first; what is free then.
+
+        One that was only slow is opened anew by the coordinator when it is missed.
+        """
+        for session in sorted(held.sessions.values(), key=lambda found: found.touched_ms):
+            if needed <= free or now_ms - session.touched_ms < IDLE_MS:
+                break
+            free += held.session_bytes(facts, session.capacity)
+            self.close(held, session.number)
         return free
 
     def _refuse(self, held: HeldStage, order: SessionOrder, needed: int, free: int) -> None:
