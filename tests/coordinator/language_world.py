@@ -27,6 +27,7 @@ from maille_coordinator.placement.values import STAGE_OVERHEAD_BYTES
 from maille_node.language import stage_events as stage
 from maille_node.language.stages import StageCore
 from maille_protocol import (
+    ErrorCode,
     Message,
     Sampling,
     SessionCommand,
@@ -78,6 +79,8 @@ class FakeNode:
     memory_bytes: int = MEMORY
     positions: int = 0
     """Computed so far."""
+    sick: bool = False
+    """Every step fails by the node's fault."""
     deaf: bool = False
     """Runs, but neither hears nor speaks, and nobody tells."""
     core: StageCore = field(init=False)
@@ -87,6 +90,8 @@ class FakeNode:
 
     def compute(self, job: stage.Compute) -> stage.Computed:
         """The layers' part of a step."""
+        if self.sick:
+            return stage.Computed(job.job, code=ErrorCode.NODE_ERROR, text="sick")
         cache = self.caches.setdefault(job.cache, [])
         assert job.position <= len(cache), "the node's core lets no gap through"
         self.positions += job.count

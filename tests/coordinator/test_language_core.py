@@ -465,3 +465,15 @@ def test_a_stage_without_room_is_asked_again_before_the_only_answer_is_given_up(
     assert not mesh.ends
     mesh.run(lambda: mesh.finished("one"))
     assert mesh.tokens["one"] == answer(start)
+
+
+def test_a_node_whose_steps_fail_is_replaced_in_the_middle_of_an_answer() -> None:
+    mesh = ready_mesh(4)
+    start = mesh.ask("one", count=40)
+    mesh.run(lambda: len(mesh.tokens.get("one", [])) >= 5)
+    sick = primaries(mesh)[-1]
+    mesh.nodes[sick].sick = True
+    mesh.run(lambda: mesh.finished("one"), 10_000.0)
+    assert mesh.tokens["one"] == answer(start)
+    assert sick not in primaries(mesh)
+    assert any("its steps fail" in report for report in mesh.reports)

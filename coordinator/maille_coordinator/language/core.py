@@ -65,6 +65,7 @@ class LanguageCore:
         self._repairs.put_back = self._sessions.put_back
         self._repairs.reload = self._arranger.reload
         self._repairs.replace = partial(self._mover.replace, silent=True)
+        self._repairs.exclude = self._mover.replace
         self._sessions.checked = self._arranger.checked
         self._sessions.freed = self._freed
         self._sessions.token_came = partial(self._mover.hand_over, at_token=True)

@@ -31,6 +31,8 @@ _PATIENCE = (1.0, 1.5, 2.0, 4.0, 8.0, 16.0)
 _PING_MS = 700.0
 _GRACE_MS = 150.0
 _MOST_ATTEMPTS = 9
+_FAILING_ATTEMPTS = 2
+"""A node whose steps still fail after so many repairs without a token is not asked again."""
 _FULL_ATTEMPTS = 3
 """So often a stage may have no room for the only session of its ring."""
 _FILL_AGAIN_MS = 1000.0
@@ -51,7 +53,9 @@ class Repairs:
         self.end: Callable[[Session, str, str, str], None]
         """Ends a session: finish, code, text."""
         self.replace: Callable[[Pipeline, Iterable[str], str], None]
-        """Finds other nodes for those that fail, and says why."""
+        """Finds other nodes for those that do not answer, and says why."""
+        self.exclude: Callable[[Pipeline, Iterable[str], str], None]
+        """The same for those that fail."""
         self.reload: Callable[[Pipeline], None]
         """Makes sure that nodes have the stages that they are thought to have."""
         self.put_back: Callable[[Session], None]
@@ -311,6 +315,8 @@ class Repairs:
                     self.soon(session)
             case ErrorCode.INPUT_MALFORMED | ErrorCode.INPUT_TOO_LARGE:
                 self.give_up(session, f"{node}: {report.text}")
+            case ErrorCode.NODE_ERROR if session.attempts >= _FAILING_ATTEMPTS:
+                self.exclude(pipeline, [node], f"its steps fail: {report.text}")
             case _:
                 session.holds[report.stage].discard(node)
                 self.soon(session)
