@@ -11,7 +11,16 @@ from language_mesh import HIDDEN, PIPELINE, Driver, facts_of, slice_of
 
 from maille_node.language import stage_events as events
 from maille_node.language.runner import LoadedSlice, SliceRunner
-from maille_protocol import SessionCommand, SessionOrder, StageCommand, StageOrder, StageState
+from maille_node.language.sessions import MAX_AHEAD
+from maille_protocol import (
+    ActivationFlag,
+    Route,
+    SessionCommand,
+    SessionOrder,
+    StageCommand,
+    StageOrder,
+    StageState,
+)
 
 RING = (("z",), ("a",), ("b",))
 
@@ -129,3 +138,28 @@ def test_a_copy_of_a_cache_that_was_freed_meanwhile_does_not_stay() -> None:
         return list(loaded.caches)
 
     assert asyncio.run(run()) == [1]
+
+
+def test_history_that_comes_in_any_order_fills_the_cache() -> None:
+    driver = middle()
+    driver.open(session=1)
+    order = [3, 1, 4, 0, 2, 5]
+    computed_positions = []
+    for position in order:
+        driver.activation(position, session=1, flags=int(ActivationFlag.REPLAY), until=1)
+        while jobs := driver.all(events.Compute):
+            computed_positions.append(jobs[0].position)
+            driver.give(events.Computed(jobs[0].job, np.zeros(HIDDEN, np.float32).tobytes()))
+    assert computed_positions == [0, 1, 2, 3, 4, 5]
+    assert driver.core.sizes()["queued_bytes"] == 0
+
+
+def test_what_came_ahead_is_bounded_and_void_with_the_next_layout() -> None:
+    driver = middle()
+    driver.open(session=1, capacity=256)
+    row_bytes = 4 * HIDDEN
+    for _ in range(MAX_AHEAD + 5):
+        driver.activation(7, session=1)
+    assert driver.core.sizes()["queued_bytes"] == MAX_AHEAD * row_bytes
+    driver.hear(Route(PIPELINE, 2, RING))
+    assert driver.core.sizes()["queued_bytes"] == 0

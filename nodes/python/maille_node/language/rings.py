@@ -261,6 +261,9 @@ class Rings:
         for session in held.sessions.values():
             self.sender.resend(pipeline, held, session, now_ms)
         while held.running is None:
+            for session in held.sessions.values():
+                if session.ahead:
+                    session.join_ahead()
             chosen = held.turns.choose(held.sessions.values(), now_ms)
             if chosen is None:
                 break
@@ -300,7 +303,7 @@ class Rings:
                 data=step.data[covered * row_bytes :],
             )
         if step.position > session.length:
-            self._gap(pipeline, held, session, step, now_ms)
+            self._gap(pipeline, held, facts, session, step, now_ms)
             return
         sample = None
         if facts.with_head and step.flags & ActivationFlag.SAMPLE and not step.replay:
@@ -330,12 +333,19 @@ class Rings:
         )
 
     def _gap(
-        self, pipeline: Pipeline, held: HeldStage, session: Session, step: Work, now_ms: float
+        self,
+        pipeline: Pipeline,
+        held: HeldStage,
+        facts: SliceFacts,
+        session: Session,
+        step: Work,
+        now_ms: float,
     ) -> None:
         self.counters.gaps += 1
         if step.ring and self.sender.is_primary(pipeline, held):
             # The coordinator set this stage back to start another ring: the old one ends here.
             return
+        session.hold(step, held.row_bytes(facts))
         if now_ms - session.gap_ms < GAP_AGAIN_MS:
             return
         session.gap_ms = now_ms

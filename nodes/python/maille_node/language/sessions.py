@@ -16,6 +16,8 @@ MAX_ACTIVATION_POSITIONS = 256
 """More are not taken in one activation."""
 
 _QUEUE_SLACK_BYTES = 1 << 20
+MAX_AHEAD = 1024
+"""So many works of one session may wait for what belongs before them."""
 _VALUE_BYTES = 4
 
 
@@ -98,6 +100,9 @@ class Session:
     """Positions in the cache."""
     queue: deque[Work | Resend] = field(default_factory=deque)
     queued_bytes: int = 0
+    """Of what waits in the queue and ahead of it."""
+    ahead: list[Work] = field(default_factory=list)
+    """Came before what belongs before it."""
     history: History = field(default_factory=History)
     joiner: Joiner = field(default_factory=Joiner)
     gap_ms: float = -math.inf
@@ -108,12 +113,31 @@ class Session:
 
     def add(self, work: Work, row_bytes: int) -> bool:
         """Queue a work; False if that is more than any correct sender has under way."""
-        limit = 2 * self.capacity * row_bytes + _QUEUE_SLACK_BYTES
-        if self.queued_bytes + len(work.data) > limit:
+        if not self._has_room(work, row_bytes):
             return False
         self.queue.append(work)
         self.queued_bytes += len(work.data)
         return True
+
+    def hold(self, work: Work, row_bytes: int) -> None:
+        """Let a work wait for the positions before it, if there is room: messages overtake."""
+        if len(self.ahead) < MAX_AHEAD and self._has_room(work, row_bytes):
+            self.ahead.append(work)
+            self.queued_bytes += len(work.data)
+
+    def join_ahead(self) -> None:
+        """Queue what has waited for positions that are here now, before all else."""
+        ready = [work for work in self.ahead if work.position <= self.length]
+        if not ready:
+            return
+        self.ahead = [work for work in self.ahead if work.position > self.length]
+        # What fills caches first: the step that samples is to see all of it.
+        ready.sort(key=lambda work: (work.position, not work.replay, work.order))
+        self.queue.extendleft(reversed(ready))
+
+    def _has_room(self, work: Work, row_bytes: int) -> bool:
+        limit = 2 * self.capacity * row_bytes + _QUEUE_SLACK_BYTES
+        return self.queued_bytes + len(work.data) <= limit
 
     @property
     def next_work(self) -> Work | None:
@@ -136,8 +160,9 @@ class Session:
 
     def drop_queue(self) -> int:
         """Forget what waits; how much that was."""
-        count = len(self.queue)
+        count = len(self.queue) + len(self.ahead)
         self.queue.clear()
+        self.ahead.clear()
         self.queued_bytes = 0
         self.joiner.clear()
         return count
