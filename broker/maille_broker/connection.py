@@ -35,7 +35,7 @@ class Connection(asyncio.Protocol):
         endpoint: where it goes and the credentials.
         connect_packet: the CONNECT to open with.
         subscriptions: (filter, QoS) pairs; may be empty.
-        keepalive_s: a PINGREQ goes out after half of this without traffic, and one and a half
+        keepalive_s: a PINGREQ goes out after half of this without traffic either way, and one and a half
             times this without a byte from the broker ends the connection.
         max_payload_bytes: larger received publishes are skipped and counted.
         on_up: called once when the broker has confirmed the subscriptions.
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._unacknowledged: set[int] = set()
         self._acknowledged = asyncio.Event()
         self._pings: deque[asyncio.Future[None] | None] = deque()
-        self._last_received_s = self._loop.time()
+        self._last_received_s = self._last_sent_s = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._error: BrokerError | None = None
         self._is_subscribed = False
@@ -316,6 +316,7 @@ class Connection(asyncio.Protocol):
                 chunk.append(packet)
                 size_bytes += len(packet)
             self._queued_bytes -= size_bytes
+            self._last_sent_s = self._loop.time()
             self._transport.write(b"".join(chunk))
 
     def _tick(self) -> None:
@@ -323,7 +324,9 @@ class Connection(asyncio.Protocol):
         if silent_s > 1.5 * self._keepalive_s:
             self.fail(BrokerUnavailable(f"the broker has been silent for {silent_s:.1f} s"))
             return
-        # Asked for on inbound silence, whatever goes out: publishes into a dead socket succeed.
+        # On inbound silence, whatever goes out: publishes into a dead socket succeed. And on outbound
+        # silence, whatever comes in: the broker drops who sends nothing.
+        silent_s = max(silent_s, self._loop.time() - self._last_sent_s)
         if silent_s >= 0.4 * self._keepalive_s:
             self._pings.append(None)
             self._write(packets.PINGREQ)

@@ -8,6 +8,7 @@ import pytest
 from avr_support import ARDUINO, example, needs_avr
 
 from maille_node.firmware import avr
+from maille_node.firmware.header import model_header
 from maille_node.firmware.targets import UNO
 
 EXAMPLES = sorted(path.parent.name for path in ARDUINO.glob("examples/*/*.ino"))
@@ -118,6 +119,14 @@ def test_layout() -> None:
         assert not path.is_symlink()
         assert path.suffix not in {".exe", ".o", ".a", ".elf"}
         assert path.name not in {".development", "library.info", "preproc_patterns"}
+
+
+def test_the_file_of_an_examples_model_is_what_lies_in_its_flash() -> None:
+    files = sorted(ARDUINO.glob("examples/*/*.tiny"))
+    assert [path.stem for path in files] == ["digits-mlp", "vibration"]
+    for path in files:
+        header = (path.parent / "model.h").read_text(encoding="utf-8")
+        assert header == model_header(path.read_bytes(), "model")
 
 
 def test_arduino_h_is_seen_by_the_outermost_files_only() -> None:

@@ -187,6 +187,35 @@ def test_silent_broker_is_noticed_although_publishes_succeed() -> None:
     asyncio.run(scenario())
 
 
+def test_who_only_listens_says_that_it_is_there() -> None:
+    """A broker drops a client that sends nothing, however much it receives."""
+    pinged = asyncio.Event()
+
+    async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accept_login(reader, writer)
+
+        async def talk() -> None:
+            while True:
+                writer.write(packets.encode_publish("a/b", b"heartbeat"))
+                await asyncio.sleep(0.02)
+
+        talking = asyncio.create_task(talk())
+        while (first := await reader.read(1024)) and first != packets.PINGREQ:
+            pass
+        pinged.set()
+        talking.cancel()
+        await reader.read()
+
+    async def scenario() -> None:
+        async with scripted_broker(chatter) as endpoint:
+            station = Station(endpoint, "id", "a/#", keepalive_s=0.4)
+            async with stations(station):
+                await asyncio.wait_for(pinged.wait(), 3)
+                assert not station.downs
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("noise", [b"\xf0\x00", b"\x30\xff\xff\xff\xff\x7f", b"\x36\x03\x00\x01a"])
 def test_noise_ends_the_connection_and_is_counted(noise: bytes) -> None:
     async def noisy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -239,8 +240,8 @@ def _tell(
         )
     elif node is None:
         show.say(
-            f"[green]The {board.title} is written.[/] It joins the mesh through a gateway on the "
-            "computer that it hangs on: maille gateway"
+            f"[green]The {board.title} is written.[/] On the computer that it hangs on, it joins "
+            "with\n  maille gateway"
         )
     elif took_s is not None:
         show.say(f"[green]{node} has joined[/] after {took_s:.1f} s. See it with `maille nodes`.")
@@ -274,13 +275,17 @@ def _flash_arduino(
                 "flash_left_bytes": _left(target.flash_bytes, firmware.flash_bytes),
                 "ram_bytes": firmware.ram_bytes,
                 "ram_left_bytes": _left(target.ram_bytes, firmware.ram_bytes),
+                "model": str(firmware.model) if firmware.model is not None else None,
             }
         )
-    else:
-        show.say(
-            f"[green]The {board.title} is written.[/] It joins the mesh through a gateway on the "
-            "computer that it hangs on: maille gateway"
-        )
+        return
+    show.say(
+        f"[green]The {board.title} is written.[/] On the computer that it hangs on, it joins with\n"
+        "  maille gateway"
+    )
+    if firmware.model is not None:
+        show.say("and the mesh knows its model after")
+        show.command(f"maille models add {shlex.quote(str(firmware.model))}")
 
 
 def _left(whole: int, used: int | None) -> int | None:
@@ -358,6 +363,11 @@ class Shown:
         """One line about what happens."""
         if not self._quiet:
             self._console.print(text)
+
+    def command(self, text: str) -> None:
+        """A command to be copied: never broken."""
+        if not self._quiet:
+            self._console.print(f"  {text}", markup=False, soft_wrap=True)
 
     def bar(self, title: str) -> "Bar":
         """A progress bar; none where nobody looks."""

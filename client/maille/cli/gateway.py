@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.live import Live
 from rich.table import Table
 
 from maille.cli import output
@@ -113,7 +112,7 @@ async def _show(service: "GatewayService") -> None:
     if not console.is_terminal:
         # What happens stands in the log; a table every second would fill a file.
         return
-    with Live(_table(service), console=console, auto_refresh=False) as live:
+    with output.live_view(_table(service), console) as live:
         while True:
             live.update(_table(service), refresh=True)
             await asyncio.sleep(_SHOW_S)
@@ -122,9 +121,20 @@ async def _show(service: "GatewayService") -> None:
 def _table(service: "GatewayService") -> Table:
     rows = [_row(port) for port in service.status()]
     return output.table(
-        ("port", "node", "state", "baud", "tasks", "rtt_ms", "repeated", "bad", "resets", "lost"),
+        (
+            "port",
+            "node",
+            "state",
+            "baud",
+            "tasks",
+            "round trip",
+            "repeated",
+            "bad",
+            "resets",
+            "lost",
+        ),
         rows or [("", "", "no board yet: plug one in", *[""] * 7)],
-        right="baud tasks rtt_ms repeated bad resets lost",
+        right="baud tasks round_trip repeated bad resets lost",
     )
 
 
@@ -136,7 +146,7 @@ def _row(port: "PortStatus") -> tuple[str, ...]:
         port.state,
         str(port.baud or ""),
         str(port.tasks_done),
-        f"{port.round_trip_ms:.1f}",
+        f"{port.round_trip_ms:.1f} ms",
         str(counters.repeated_frames),
         f"{counters.bad_frames}+{port.board_bad_frames}",
         str(counters.resets_of_board),

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 
 import typer
-from rich.live import Live
 from rich.table import Table
 
 from maille.cli import output
@@ -85,7 +84,7 @@ def nodes(
             while True:
                 output.print_line(opened.nodes())
                 time.sleep(REFRESH_S)
-        with Live(nodes_table(found), console=output.stdout(), refresh_per_second=4) as live:
+        with output.live_view(nodes_table(found), output.stdout()) as live:
             while True:
                 time.sleep(REFRESH_S)
-                live.update(nodes_table(opened.nodes()))
+                live.update(nodes_table(opened.nodes()), refresh=True)

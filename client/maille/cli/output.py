@@ -7,14 +7,18 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Literal
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.table import Table
+
+from maille.cli.tables import FittedTable
 
 PLAIN_COLUMNS = 240
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -78,15 +82,39 @@ def print_line(value: object) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> Table:
-    """A table; `right` names the columns that are aligned to the right, separated by blanks."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    """A table; `right` names the columns that are aligned to the right, separated by blanks.
+
+    A blank within a name is an underscore there.
+    """
+    made = FittedTable(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        justify: Literal["left", "right"] = "right" if column in right.split() else "left"
+        known = column.replace(" ", "_") in right.split()
+        justify: Literal["left", "right"] = "right" if known else "left"
         # Names and ids are copied by people: never cut one.
         made.add_column(column, justify=justify, no_wrap=number == 0, overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made
+
+
+@contextmanager
+def live_view(first: RenderableType, console: Console) -> Iterator[Live]:
+    """A view that is drawn anew with `update(..., refresh=True)`; what is logged appears above it."""
+    before = sys.stderr
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before
+    ]
+    with Live(first, console=console, auto_refresh=False) as live:
+        if before.isatty():
+            for handler in handlers:
+                handler.setStream(sys.stderr)
+        try:
+            yield live
+        finally:
+            for handler in handlers:
+                handler.setStream(before)
 
 
 def print_error(error: BaseException, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maille.errors import InputError, SettingsError
@@ -30,6 +30,8 @@ class ArduinoFirmware:
     made_by: str
     flash_bytes: int | None = None
     ram_bytes: int | None = None
+    model: Path | None = None
+    """The file of the model in it, which the mesh has to know before anybody can run it."""
 
     def summary(self, target: AvrTarget) -> str:
         """Flash and RAM used and left, for people."""
@@ -69,6 +71,7 @@ def make_firmware(
     include: tuple[Path, ...] = ()
     if model is not None:
         include = (_model_folder(model, target, output / "model"),)
+    known = model or next(iter(source.parent.glob("*.tiny")), None)
     try:
         avr.find_toolchain()
     except avr.FirmwareError as error:
@@ -78,15 +81,17 @@ def make_firmware(
             built = avr.build(source, target, output, include=include)
         except avr.FirmwareError as error:
             raise BoardFailed(str(error)) from error
-        made = ArduinoFirmware(built.hex, "avr-gcc", built.flash_bytes, built.ram_bytes)
+        made = ArduinoFirmware(built.hex, "avr-gcc", built.flash_bytes, built.ram_bytes, known)
         return _with_room(made, target, model)
     if shutil.which("arduino-cli") is not None:
-        made = _with_arduino_cli(source, target, output, include, library)
+        made = replace(_with_arduino_cli(source, target, output, include, library), model=known)
         return _with_room(made, target, model)
     ready = library / "extras" / "firmware" / f"{target.mcu}.hex"
     if model is None and sketch is None and ready.is_file():
         sizes = json.loads(ready.with_name("sizes.json").read_text(encoding="utf-8"))[target.mcu]
-        return ArduinoFirmware(ready, "the release", sizes["flash_bytes"], sizes["ram_bytes"])
+        return ArduinoFirmware(
+            ready, "the release", sizes["flash_bytes"], sizes["ram_bytes"], known
+        )
     raise SettingsError(f"A firmware of your own has to be built here, and {missing}.")
 
 

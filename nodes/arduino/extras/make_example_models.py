@@ -60,6 +60,7 @@ def write(name: str, sketch: str, model: object, values: Floats, labels: Labels)
     document = convert(graph, samples, "any", name).data
     (EXAMPLES / sketch).mkdir(parents=True, exist_ok=True)
     (EXAMPLES / sketch / "model.h").write_text(model_header(document, "model"), encoding="utf-8")
+    (EXAMPLES / sketch / f"{name}.tiny").write_bytes(document)
     print(f"{name}: {len(document):,} bytes, {accuracy:.3f} right before conversion")  # noqa: T201
 
 

@@ -75,8 +75,8 @@ def run_boards(name: str, count: int, say: Callable[[str], None], *, model: Path
         for number, board in enumerate(boards, 1):
             say(f"{TARGETS[name].title} {number} on {board.path}")
         them = "it" if count == 1 else "them"
-        say(f"join {them} to a mesh, in another terminal: maille gateway {ports}")
-        say("(Ctrl-C takes the boards away)")
+        say(f"join {them} to a mesh, in another terminal (Ctrl-C here takes {them} away):")
+        say(f"  maille gateway {ports}")
         running = dict(enumerate(boards, 1))
         while running:
             time.sleep(_WATCH_S)

@@ -1,5 +1,6 @@
 // Reads handwritten digits of 8 by 8 pixels that other members of the mesh send:
 //
+//   maille models add digits-mlp.tiny
 //   maille run digits-mlp -i pixels.npy
 //
 // The model lies in the flash. `maille flash uno --model other.tiny` puts another one in its place.

@@ -1,6 +1,7 @@
 // Tells whether a machine stands still (0), turns (1) or turns out of balance (2), from an analog
 // accelerometer on A0: 64 samples at 1 kHz, whenever somebody in the mesh asks for it.
 //
+//   maille models add vibration.tiny
 //   maille sense vibration --on vibration-1 --sensor accelerometer --every 2s
 #include <Maille.h>
 
