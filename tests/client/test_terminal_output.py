@@ -1,6 +1,7 @@
 """Errors and tables on a terminal: words stay whole, and so do commands, which people copy."""
 
 import io
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -34,7 +35,7 @@ def test_lines_of_a_compiler_stay_in_their_columns() -> None:
     assert error_lines(text, 80) == [f"error: {text}".split("\n")[0], *text.split("\n")[1:]]
 
 
-def drawn(width: int, rows: list[tuple[str, ...]]) -> list[str]:
+def drawn(width: int, rows: Sequence[tuple[str, ...]]) -> list[str]:
     columns = ("node", "state", "speed", "battery", "models")
     console = Console(width=width, file=io.StringIO())
     console.print(output.table(columns, rows, right="speed"))

@@ -548,6 +548,8 @@ async def test_two_gateways_on_one_port_and_a_port_that_is_not_there(
             problems = {status.path: status.problem for status in second.status()}
             assert "used by another program" in problems[board.path]
             assert "is not there" in problems[missing]
+            states = {status.path: status.state for status in second.status()}
+            assert states == {board.path: "busy", missing: "missing"}
             assert (await world.result(tiny()))[0] is ResultStatus.DONE
             second.stop()
             await running

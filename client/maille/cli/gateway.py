@@ -146,7 +146,7 @@ def _row(port: "PortStatus") -> tuple[str, ...]:
         port.state,
         str(port.baud or ""),
         str(port.tasks_done),
-        f"{port.round_trip_ms:.1f} ms",
+        f"{port.round_trip_ms:.1f} ms" if port.round_trip_ms else "",
         str(counters.repeated_frames),
         f"{counters.bad_frames}+{port.board_bad_frames}",
         str(counters.resets_of_board),

@@ -5,6 +5,7 @@ that touches mpremote's transport, whose classes are not declared stable.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import logging
@@ -15,6 +16,7 @@ from typing import Self
 
 from maille.errors import SettingsError
 from maille.flashing.errors import BoardFailed, BoardSilent
+from maille.flashing.mixed_text import MixedText
 
 _log = logging.getLogger(__name__)
 
@@ -99,11 +101,7 @@ class BoardRepl:
         try:
             self._transport = SerialTransport(port, timeout=quiet_s)
         except (TransportError, OSError) as error:
-            raise BoardSilent(
-                f"The port {port} does not open ({error}). Close other programs that use it "
-                "(a serial monitor, a gateway), and see that this user may use it "
-                "(on Linux: the group dialout)."
-            ) from error
+            raise BoardSilent(_does_not_open(port, error)) from error
         self._enter(quiet_s)
 
     def _enter(self, quiet_s: float) -> None:
@@ -270,19 +268,30 @@ def follow_lines(
     if not isinstance(serial, Serial):
         raise TypeError("a pyserial port is wanted")
     serial.timeout = quiet_s
-    rest = b""
+    text = MixedText(port)
     while not stop():
         try:
-            rest += serial.read(max(1, serial.in_waiting))
+            data = serial.read(max(1, serial.in_waiting))
         except (SerialException, OSError) as error:
             raise BoardSilent(
                 f"The port {port} is gone ({error}). Plug the board in again."
             ) from error
-        *lines, rest = rest.split(b"\n")
-        if not lines:
-            yield ""
-        for line in lines:
-            yield line.rstrip(b"\r").decode("utf-8", "replace")
+        lines = list(text.feed(data))
+        yield from lines or [""]
+
+
+def _does_not_open(port: str, error: Exception) -> str:
+    text = str(error)
+    if "lock" in text or "failed to access" in text:
+        why = "another program uses it"
+    elif getattr(error, "errno", None) == errno.EACCES:
+        why = "this user may not use it; on Linux, the group dialout may"
+    else:
+        why = text
+    return (
+        f"The port {port} does not open: {why}. Close what else uses it (a running `maille gateway`, "
+        "a serial monitor), and see that this user may use it."
+    )
 
 
 def listen(port: str, *, stop: Callable[[], bool]) -> Iterator[str]:
@@ -296,9 +305,7 @@ def listen(port: str, *, stop: Callable[[], bool]) -> Iterator[str]:
     try:
         opened = serial_for_url(port, 115200, exclusive=True)
     except (SerialException, OSError) as error:
-        raise BoardSilent(
-            f"The port {port} does not open ({error}). Close other programs that use it."
-        ) from error
+        raise BoardSilent(_does_not_open(port, error)) from error
     try:
         yield from follow_lines(opened, stop=stop, quiet_s=0.2, port=port)
     finally:

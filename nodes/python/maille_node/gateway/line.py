@@ -17,7 +17,16 @@ _RESET_S = 0.1
 
 
 class LineError(NodeError):
-    """A port cannot be opened; the text says why and what to do."""
+    """A port cannot be opened; the text says why and what to do.
+
+    Args:
+        text: cause and next step.
+        missing: there is no such port.
+    """
+
+    def __init__(self, text: str, *, missing: bool = False) -> None:
+        super().__init__(text)
+        self.missing = missing
 
 
 class Line:
@@ -34,7 +43,8 @@ class Line:
         try:
             self._serial = serial.Serial(path, BAUDS[0], timeout=0, write_timeout=0, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
-            raise LineError(_why(path, error)) from error
+            missing = getattr(error, "errno", None) == errno.ENOENT
+            raise LineError(_why(path, error), missing=missing) from error
 
     def start(self, received: Callable[[bytes], None], gone: Callable[[str], None]) -> None:
         """Hand over what comes; `gone` is called once, when the port is there no more."""

@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from zlib import crc32
 
 import httpx
 
@@ -38,7 +39,7 @@ class PortStatus:
 
     path: str
     state: str
-    """online, joining, searching, silent, unfit, busy or stranger."""
+    """online, joining, searching, silent, unfit, busy, missing or stranger."""
     node: str
     problem: str
     baud: int
@@ -176,9 +177,12 @@ class GatewayService:
         try:
             line = Line(path)
         except LineError as error:
-            if self._problems.get(path, ("", ""))[1] != str(error):
+            state, text = self._problems.get(path, ("", ""))
+            if error.missing and state == "missing":
+                return
+            if text != str(error):
                 logger.error("%s", error)  # noqa: TRY400 - a traceback tells a user nothing
-            self._problems[path] = ("busy", str(error))
+            self._problems[path] = ("missing" if error.missing else "busy", str(error))
             return
         self._problems.pop(path, None)
         self._ports[path] = Port(line, self, highest_baud=self._settings.highest_baud)
@@ -211,7 +215,7 @@ class GatewayService:
         taken = {member.node for member in self._members.values()}
         if identity in taken:
             own = node_id(portrait, port.path)[:24]
-            identity = f"{own}-{abs(hash(port.path)) % 10_000}"
+            identity = f"{own}-{crc32(port.path.encode()) % 10_000}"
             logger.warning(
                 "two boards say that they are the same chip: the one on %s is called %s. "
                 "Flash it again with a number of its own",
@@ -252,7 +256,7 @@ class GatewayService:
         """A port is closed."""
         self._ports.pop(port.path, None)
         logger.error("%s", reason)
-        self._problems[port.path] = ("stranger" if stranger else "gone", reason)
+        self._problems[port.path] = ("stranger" if stranger else "missing", reason)
         if stranger:
             again_s = asyncio.get_running_loop().time() + STRANGER_AGAIN_S
             self._not_before_s[port.path] = again_s
