@@ -18,6 +18,7 @@ from language_mesh import (
 
 from maille_node.language import stage_events as events
 from maille_node.language.opening import EXPIRY_MS
+from maille_node.language.parts import MAX_UNFINISHED
 from maille_node.language.sending import RESEND_BYTES, RESEND_PAUSE_MS
 from maille_node.language.turns import HOLD_UP_MS, LEAST_STEP, MOST_SHARED_STEP
 from maille_node.language.waiting import MAX_WAITING, WAIT_MS
@@ -290,17 +291,34 @@ def test_a_message_that_comes_twice_counts_once() -> None:
     assert driver.core.counters.repeated == 1
 
 
-def test_parts_are_joined_in_order_only() -> None:
+def test_parts_are_joined_in_whatever_order_they_come() -> None:
     driver = middle()
     whole = rows(4)
-    for part in range(2):
-        driver.activation(0, count=4, part=part, parts=2, data=whole[part * 32 : part * 32 + 32])
-    assert bytes(finish(driver).values) == whole
-    driver.activation(4, count=4, part=1, parts=2, data=whole[32:])
-    driver.activation(4, count=4, part=0, parts=2, data=whole[:32])
-    driver.activation(4, count=4, part=0, parts=2, data=whole[:32])
-    driver.activation(4, count=4, part=1, parts=2, data=whole)
-    assert driver.core.counters.misshapen == 2
+    halves = [whole[:32], whole[32:]]
+    for position, order in ((0, (0, 1)), (4, (1, 0)), (8, (1, 1, 0))):
+        for part in order:
+            driver.activation(position, count=4, part=part, parts=2, data=halves[part])
+        assert bytes(finish(driver).values) == whole
+    # Parts of several steps may come between each other.
+    for position, part in ((12, 1), (16, 0), (12, 0), (16, 1)):
+        driver.activation(position, count=4, part=part, parts=2, data=halves[part])
+    assert driver.core.counters.misshapen == 0
+
+
+def test_parts_that_contradict_each_other_are_dropped() -> None:
+    driver = middle()
+    whole = rows(4)
+    driver.activation(0, count=4, part=0, parts=2, data=whole[:32])
+    driver.activation(0, count=4, part=0, parts=2, data=whole[32:])
+    driver.activation(0, count=4, part=1, parts=2, data=whole)
+    driver.activation(0, count=4, part=0, parts=2000, data=whole[:1])
+    driver.activation(0, count=4, part=2, parts=2, data=whole[:32])
+    assert driver.core.counters.misshapen == 4
+    assert not driver.all(events.Compute)
+    # What is unfinished is bounded: the oldest goes.
+    for position in range(MAX_UNFINISHED + 1):
+        driver.activation(position, count=4, part=0, parts=2, data=whole[:32])
+    driver.activation(0, count=4, part=1, parts=2, data=whole[32:])
     assert not driver.all(events.Compute)
 
 

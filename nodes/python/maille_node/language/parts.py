@@ -1,5 +1,6 @@
 """Activations in pieces: cut for publishes that fit, and joined again within bounds."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -10,23 +11,21 @@ __all__ = ["Joiner", "Unjoinable", "split"]
 PART_BYTES = 47 * 1024
 """Data of one publish; what stands around it takes less than the kibibyte left."""
 
+MAX_PARTS = 1024
+MAX_UNFINISHED = 8
+"""Activations of one session of which some parts are missing; more are not under way at a time."""
+
 
 class Unjoinable(Exception):
-    """Raised for a part that follows none of what came before, or one that is too large."""
+    """Raised for a part that contradicts what came before, or a whole of another size."""
 
 
 @dataclass(slots=True)
 class Joiner:
-    """One sender's activations of one session, of which at most one is unfinished."""
+    """Unfinished activations of one session: parts may come in any order, and twice."""
 
-    _first: Activation | None = None
-    _parts: list[bytes] = field(default_factory=list)
-    _size_bytes: int = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """What the unfinished activation holds."""
-        return self._size_bytes
+    _unfinished: OrderedDict[Activation, dict[int, bytes]] = field(default_factory=OrderedDict)
+    """Parts by number, by what all parts of an activation have in common; the oldest first."""
 
     def add(self, activation: Activation, expected_bytes: int) -> bytes | None:
         """Take a part.
@@ -39,45 +38,38 @@ class Joiner:
             All data, or None until the last part is there.
 
         Raises:
-            Unjoinable: the part does not follow, or the whole has another size; nothing is kept.
+            Unjoinable: the part contradicts what came before, or the whole has another size;
+                nothing of that activation is kept.
         """
         if activation.parts == 1:
-            # What is unfinished stays: a stray message must not cost an honest sender its parts.
             if len(activation.data) != expected_bytes:
                 raise Unjoinable(f"{len(activation.data)} bytes instead of {expected_bytes}")
             return activation.data
-        if activation.part == 0:
-            self.clear()
-            self._first = activation
-        first = self._first
-        same = replace(activation, part=0, data=b"")
-        if (
-            first is None
-            or not activation.parts
-            or activation.part != len(self._parts)
-            or same != replace(first, part=0, data=b"")
-        ):
-            self.clear()
-            raise Unjoinable(f"part {activation.part} of {activation.parts} does not follow")
-        self._parts.append(activation.data)
-        self._size_bytes += len(activation.data)
-        last = len(self._parts) == activation.parts
-        if self._size_bytes > expected_bytes or (last and self._size_bytes < expected_bytes):
-            size_bytes = self._size_bytes
-            self.clear()
-            raise Unjoinable(f"{size_bytes} bytes instead of {expected_bytes}")
+        part, count, data = activation.part, activation.parts, activation.data
+        if not (data and 0 <= part < count <= MAX_PARTS):
+            raise Unjoinable(f"part {part} of {count} with {len(data)} bytes")
+        whole = replace(activation, part=0, data=b"")
+        parts = self._unfinished.get(whole)
+        if parts is None:
+            if len(self._unfinished) >= MAX_UNFINISHED:
+                self._unfinished.popitem(last=False)
+            parts = self._unfinished[whole] = {}
+        known = parts.setdefault(part, data)
+        size_bytes = sum(map(len, parts.values()))
+        last = len(parts) == count
+        # A part has at least a byte, so one that is full has no room for those that are missing.
+        fits = size_bytes == expected_bytes if last else size_bytes < expected_bytes
+        if known != data or not fits:
+            del self._unfinished[whole]
+            raise Unjoinable(f"{size_bytes} bytes in {len(parts)} parts, {expected_bytes} in all")
         if not last:
             return None
-        data = b"".join(self._parts)
-        self.clear()
-        return data
+        del self._unfinished[whole]
+        return b"".join(parts[number] for number in range(count))
 
     def clear(self) -> None:
-        """Forget an unfinished activation."""
-        if self._first is not None:
-            self._first = None
-            self._parts = []
-            self._size_bytes = 0
+        """Forget what is unfinished."""
+        self._unfinished.clear()
 
 
 def split(activation: Activation) -> Iterator[Activation]:

@@ -55,8 +55,8 @@ class ArithmeticModel:
     """Keys and values of one position in one layer."""
     layer_us: int = 1000
     """Of one token in one layer; a position of a prompt takes a quarter."""
-
-    HIDDEN = 2
+    hidden: int = 2
+    """Values of one position between two slices: all but the first two are 0."""
 
     @property
     def key(self) -> ModelKey:
@@ -67,7 +67,7 @@ class ArithmeticModel:
     def shape(self) -> ModelShape:
         """As the planner wants it."""
         weights = (self.layer_bytes,) * self.layer_count
-        return ModelShape(weights, self.end_bytes, self.end_bytes, self.cache_bytes, self.HIDDEN)
+        return ModelShape(weights, self.end_bytes, self.end_bytes, self.cache_bytes, self.hidden)
 
     @cached_property
     def slices(self) -> dict[bytes, Slice]:
@@ -91,7 +91,7 @@ class ArithmeticModel:
         return stage.SliceFacts(
             with_embedding=ends and first == 0,
             with_head=ends and last == self.layer_count - 1,
-            hidden_size=self.HIDDEN,
+            hidden_size=self.hidden,
             vocabulary_size=self.vocabulary,
             context_length=self.context_tokens,
             cache_bytes=count * self.cache_bytes,
@@ -114,7 +114,8 @@ class ArithmeticModel:
             cache.append(before)
         if last < self.layer_count - 1:
             ends = [chain[-1] for chain in cache[job.position :]]
-            out = np.array([[end >> 16, end & 0xFFFF] for end in ends], np.float32)
+            out = np.zeros((job.count, self.hidden), np.float32)
+            out[:, :2] = [[end >> 16, end & 0xFFFF] for end in ends]
             return stage.Computed(job.job, output=out.tobytes())
         sample = job.sample
         if sample is None:
@@ -145,7 +146,7 @@ class ArithmeticModel:
         if first == 0:
             tokens: list[int] = np.frombuffer(data, "<u4").tolist()
             return tokens
-        rows = np.frombuffer(data, np.float32).reshape(job.count, self.HIDDEN).tolist()
+        rows = np.frombuffer(data, np.float32).reshape(job.count, self.hidden)[:, :2].tolist()
         return [int(high) << 16 | int(low) for high, low in rows]
 
     def _chosen(self, value: int, seed: int, position: int, tokens: Chain) -> int:

@@ -22,6 +22,9 @@ GENERATIONS = 9
 CALM_GENERATIONS = 3
 TASKS = 20
 HEALED_MS = LOAD_MS + 3000.0
+WIDE = 8192
+"""Values of one position: more than one position takes several publishes."""
+
 MOST_CALLS = 200_000
 """Some ten times what a run takes."""
 
@@ -36,7 +39,10 @@ def language_chaos_plan(seed: int) -> RunPlan:
     clients = ("alice",)
     weather = random_weather(random)
     bursts, withdrawals = some_load(random, clients, names, TASKS)
-    model = ArithmeticModel(layer_us=random.choice((300, 1000, 3000)))
+    model = ArithmeticModel(
+        layer_us=random.choice((300, 1000, 3000)),
+        hidden=Random(f"language chaos/{seed}/hidden").choice((2, 2, 2, 2, WIDE)),
+    )
     limits = LanguageLimits(
         context_tokens=64,
         sessions=3,
