@@ -1,6 +1,8 @@
 """Boards on a cable: real MicroPython behind a pseudo-terminal, drives that are folders."""
 
 import json
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from maille.flashing.settings import (
     with_secret,
 )
 from maille_broker import parse_url
+from maille_protocol.serial.frames import BoardFrame, Hello, Kind
 from maille_simulator.boards.micropython_serial import MicroPythonOnSerial
 
 NODE = """
@@ -127,6 +130,28 @@ def test_a_device_without_micropython_is_silent(flash_folder: Path) -> None:
         pytest.raises(BoardSilent, match="--firmware"),
     ):
         BoardRepl(dead.port, quiet_s=0.2)
+
+
+def test_a_board_that_talks_to_gateways_only_is_given_up_in_time() -> None:
+    master, slave = os.openpty()
+    hello = Hello(1, 7, 64, 10, b"abcd", 1).encode()
+    frame = BoardFrame(Kind.HELLO, 0, payload=hello).encode()
+    ended = threading.Event()
+
+    def talk() -> None:
+        while not ended.wait(0.02):
+            os.write(master, frame)
+
+    talking = threading.Thread(target=talk)
+    talking.start()
+    try:
+        with pytest.raises(BoardSilent, match="asks for a gateway, as an Arduino does"):
+            BoardRepl(os.ttyname(slave), quiet_s=0.3)
+    finally:
+        ended.set()
+        talking.join()
+        os.close(slave)
+        os.close(master)
 
 
 def test_a_port_that_is_not_there(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ NOTE = "maille gateway --port COM3"
 
 
 def read(data: bytes, sizes: random.Random | None = None) -> list[str]:
-    text, lines = MixedText("COM3"), []
+    text = MixedText("COM3")
+    lines: list[str] = []
     while data:
         size = sizes.randint(1, 20) if sizes is not None else len(data)
         lines += text.feed(data[:size])

@@ -44,6 +44,11 @@ class MixedText:
             yield from _lines(text)
 
 
+def holds_frame(data: bytes) -> bool:
+    """Whether a whole frame of a board stands in these bytes."""
+    return any(_text_before_frame(part) is not None for part in data.split(_DELIMITER)[:-1])
+
+
 def _text_before_frame(part: bytes) -> bytes | None:
     """What stands before the frame that ends here; None where none ends."""
     if _is_frame(part):

@@ -10,13 +10,14 @@ import hashlib
 import io
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from maille.errors import SettingsError
 from maille.flashing.errors import BoardFailed, BoardSilent
-from maille.flashing.mixed_text import MixedText
+from maille.flashing.mixed_text import MixedText, holds_frame
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ _QUIET_S = 3.0
 _ENTRY_TRIES = (True, False)
 """With a soft reset, then without: what cures most boards that do not answer."""
 _CHUNK_BYTES = 256
+_HEARD_BYTES = 500
 _ARCHITECTURES = (
     "",
     "x86",
@@ -96,10 +98,34 @@ class BoardRepl:
                 f"Boards on a cable need {error.name}. Install it with: pip install 'maille[flash]'"
             ) from error
 
+        class PatientTransport(SerialTransport):
+            """One that gives a board up in time which never stops talking; and notes what it said."""
+
+            heard = b""
+
+            def read_until(
+                self,
+                min_num_bytes: int,
+                ending: bytes,
+                timeout: float | None = 10,
+                data_consumer: Callable[[bytes], None] | None = None,
+                timeout_overall: float | None = None,
+            ) -> bytes:
+                if timeout_overall is None or data_consumer is not None:
+                    found: bytes = super().read_until(
+                        min_num_bytes, ending, timeout, data_consumer, timeout_overall
+                    )
+                    return found
+                data, end_s = b"", time.monotonic() + timeout_overall
+                while not data.endswith(ending) and time.monotonic() < end_s:
+                    data += self.serial.read(1)
+                self.heard = (self.heard + data)[-_HEARD_BYTES:]
+                return data
+
         self._errors: tuple[type[Exception], ...] = (TransportError, OSError)
         self.port = port
         try:
-            self._transport = SerialTransport(port, timeout=quiet_s)
+            self._transport = PatientTransport(port, timeout=quiet_s)
         except (TransportError, OSError) as error:
             raise BoardSilent(_does_not_open(port, error)) from error
         self._enter(quiet_s)
@@ -117,6 +143,12 @@ class BoardRepl:
                 continue
             return
         self._transport.close()
+        if holds_frame(self._transport.heard):
+            raise BoardSilent(
+                f"What hangs on {self.port} is a board without MicroPython that asks for a gateway, "
+                "as an Arduino does: it has no files, settings or REPL. Join it with `maille gateway "
+                f"--port {self.port}`, or write it anew with `maille flash`."
+            ) from last
         raise BoardSilent(
             f"The device on {self.port} does not answer as MicroPython does. Press its reset "
             "button and try again; if it has no MicroPython yet, give one with --firmware."
