@@ -20,7 +20,7 @@ from maille_simulator.virtual.world import World
 SEEDS = int(os.environ.get("MAILLE_LANGUAGE_SEEDS", "300"))
 FIRST = int(os.environ.get("MAILLE_CHAOS_FIRST", "0"))
 PART = 50
-FOUND = (8, 20, 25, 44, 63, 68, 101, 262, 654, 1044, 2650, 3166, 3436)
+FOUND = (8, 10, 20, 25, 44, 63, 68, 101, 262, 654, 1044, 2650, 3166, 3436)
 """Seeds that once broke a promise, whose cause was mended."""
 
 
