@@ -117,7 +117,7 @@ def broken_by(seed: int) -> str:
     return broken_promise(language_chaos_plan(seed))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_an_epoch_check_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     no_epoch_check_in_a_stage(monkeypatch)
 
@@ -133,7 +133,7 @@ def test_an_epoch_check_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch
     assert found[1] == "no older epoch takes effect"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_failing_run_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     a_gap_that_is_computed_over(monkeypatch)
     found = first_failure(MOST_SEEDS, broken_by)
