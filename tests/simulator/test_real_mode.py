@@ -148,6 +148,26 @@ def test_a_disk_that_is_full_before_the_run(
         run_for_real(read_scenario(path), show=False)
 
 
+@pytest.mark.timeout(60)
+def test_a_disk_that_becomes_full_during_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text("broker: amqtt\n" + GOOD.replace("3s", "30s"))
+    usage = shutil.disk_usage(tmp_path)
+    seen: list[object] = []
+
+    def fills(folder: object) -> object:
+        seen.append(folder)
+        return usage._replace(free=10**12 if len(seen) < 4 else 0)
+
+    monkeypatch.setattr(shutil, "disk_usage", fills)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SimulatorError, match=r"became full while this ran.*set TMPDIR"):
+        run_for_real(read_scenario(path), show=False)
+    assert not list(tmp_path.glob("maille-sim-*"))
+
+
 @pytest.mark.timeout(100)
 def test_a_disk_that_is_full_when_the_report_is_written() -> None:
     done = simulate("classroom", "--virtual", "--duration", "3", "--report", "/dev/full")

@@ -98,7 +98,7 @@ class BoardRepl:
                 f"Boards on a cable need {error.name}. Install it with: pip install 'maille[flash]'"
             ) from error
 
-        class PatientTransport(SerialTransport):
+        class PatientTransport(SerialTransport):  # type: ignore[misc] # mpremote has no types
             """One that gives a board up in time which never stops talking; and notes what it said."""
 
             heard = b""

@@ -54,7 +54,13 @@ PATIENCE_S = 45.0
 
 LANGUAGE_PATIENCE_S = 150.0
 READY_POLL_S = 0.05
+DISK_POLL_S = 0.5
 LEAST_FREE_BYTES = 200_000_000
+_FULL_BYTES = 1_000_000
+_FULL = (
+    "the disk that holds {folder} became full while this ran, so it was ended: free "
+    "some, or set TMPDIR to another disk"
+)
 PC_CALLS = 40
 
 
@@ -88,7 +94,14 @@ def run_for_real(scenario: Scenario, *, show: bool = True, measured: bool = Fals
         before = signal.getsignal(signal.SIGINT)
         try:
             return asyncio.run(run.run())
+        except (MailleError, OSError) as error:
+            # What the parts say is only what follows from it.
+            if _is_full(folder):
+                raise SimulatorError(_FULL.format(folder=tempfile.gettempdir())) from error
+            raise
         except asyncio.CancelledError as error:
+            if run.disk_full:
+                raise SimulatorError(_FULL.format(folder=tempfile.gettempdir())) from error
             # Whoever is in a hurry and presses Ctrl-C again shall not leave the folder behind.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             if run.cut_by == signal.SIGINT:
@@ -97,6 +110,10 @@ def run_for_real(scenario: Scenario, *, show: bool = True, measured: bool = Fals
         finally:
             folder_of_run.cleanup()
             signal.signal(signal.SIGINT, before)
+
+
+def _is_full(folder: str | Path) -> bool:
+    return shutil.disk_usage(folder).free < _FULL_BYTES
 
 
 @contextlib.contextmanager
@@ -154,6 +171,7 @@ class _RealRun:
         self._errors: list[str] = []
         self.cut_by: signal.Signals | None = None
         """The signal that ended it before its time."""
+        self.disk_full = False
 
     async def run(self) -> RunRecord:
         started_s = now_s()
@@ -162,6 +180,7 @@ class _RealRun:
         if task is not None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._cut, number, task)
+            self._spawn(self._watch_disk(task))
         record = self._record
         try:
             await self._nodes.serial.prepare()
@@ -188,6 +207,13 @@ class _RealRun:
         if self.cut_by is None:
             self.cut_by = number
             task.cancel()
+
+    async def _watch_disk(self, task: "asyncio.Task[RunRecord]") -> None:
+        """What a full disk does to the parts is nothing that the mesh did: end it."""
+        while not _is_full(self._folder):
+            await asyncio.sleep(DISK_POLL_S)
+        self.disk_full = True
+        task.cancel()
 
     # --- before ----------------------------------------------------------------------------
 
@@ -269,8 +295,8 @@ class _RealRun:
         ready = asyncio.create_task(self._watch_ready(mesh))
         self._jobs.add(ready)
         with contextlib.ExitStack() as stack:
-            if self._show:
-                console = Console(stderr=True, highlight=False)
+            console = Console(stderr=True, highlight=False)
+            if self._show and console.is_terminal:
                 live = stack.enter_context(Live(console=console, refresh_per_second=5))
                 showing = asyncio.create_task(self._refresh(live))
                 stack.callback(showing.cancel)

@@ -47,6 +47,10 @@ def live_view(
     marks = marks_of(scenario)
     past = [mark for mark in marks if elapsed_s is not None and mark.at_s <= elapsed_s]
     coming = [mark for mark in marks if elapsed_s is None or mark.at_s > elapsed_s]
-    table.add_row("happened", f"{past[-1].text} at {past[-1].at_s:g} s" if past else "nothing")
-    table.add_row("next", f"{coming[0].text} at {coming[0].at_s:g} s" if coming else "nothing")
+    table.add_row(
+        "happened", f"{past[-1].text} at {round(past[-1].at_s, 1):g} s" if past else "nothing"
+    )
+    table.add_row(
+        "next", f"{coming[0].text} at {round(coming[0].at_s, 1):g} s" if coming else "nothing"
+    )
     return table
