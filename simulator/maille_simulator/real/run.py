@@ -210,10 +210,12 @@ class _RealRun:
 
     async def _watch_disk(self, task: "asyncio.Task[RunRecord]") -> None:
         """What a full disk does to the parts is nothing that the mesh did: end it."""
-        while not _is_full(self._folder):
+        while True:
+            if _is_full(self._folder):
+                self.disk_full = True
+                task.cancel()
+                return
             await asyncio.sleep(DISK_POLL_S)
-        self.disk_full = True
-        task.cancel()
 
     # --- before ----------------------------------------------------------------------------
 
