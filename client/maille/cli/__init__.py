@@ -53,7 +53,8 @@ def root(
     config: Annotated[
         Path | None,
         typer.Option(
-            envvar="MAILLE_CONFIG", help="TOML file of settings; else config.toml in the user's."
+            envvar="MAILLE_CONFIG",
+            help="TOML file of settings; else config.toml in the folder of the user's settings for maille.",
         ),
     ] = None,
     verbose: Annotated[

@@ -19,17 +19,28 @@ from maille.cli.common import (
     connected,
     friendly,
 )
+from maille.cli.completion import complete_model, complete_node
 from maille.errors import SettingsError
 from maille.mesh import Mesh
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _STYLES = {"ready": "green", "running": "green", "failed": "red"}
 
-ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
-OnOption = Annotated[
-    str, typer.Option("--on", "--node", help="The board, as `maille nodes` shows it.")
+ModelArgument = Annotated[
+    str, typer.Argument(help="The model's name.", autocompletion=complete_model)
 ]
-VersionOption = Annotated[int, typer.Option("--version", help="A version; else the newest.")]
+OnOption = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        "--node",
+        help="The board, as `maille nodes` shows it.",
+        autocompletion=complete_node,
+    ),
+]
+VersionOption = Annotated[
+    int, typer.Option("--version", help="A version; else the newest.", show_default=False)
+]
 WaitOption = Annotated[bool, typer.Option(help="Wait until it is done.")]
 
 
@@ -120,10 +131,15 @@ def evict(
 @friendly
 def sense(
     context: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="The model's name.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="The model's name.", autocompletion=complete_model)
+    ] = None,
     *,
     on: Annotated[
-        str | None, typer.Option("--on", "--node", help="The board that has the sensor.")
+        str | None,
+        typer.Option(
+            "--on", "--node", help="The board that has the sensor.", autocompletion=complete_node
+        ),
     ] = None,
     sensor: Annotated[
         str | None, typer.Option(help="The sensor, as `maille board show` names it.")
@@ -326,7 +342,10 @@ def list_boards(
 @friendly
 def show_board(
     context: typer.Context,
-    node: Annotated[str, typer.Argument(help="The board, as `maille nodes` shows it.")],
+    node: Annotated[
+        str,
+        typer.Argument(help="The board, as `maille nodes` shows it.", autocompletion=complete_node),
+    ],
     *,
     url: UrlOption = None,
     mesh: MeshOption = None,
@@ -345,7 +364,10 @@ def show_board(
 @friendly
 def calibrate(
     context: typer.Context,
-    node: Annotated[str, typer.Argument(help="The board, as `maille nodes` shows it.")],
+    node: Annotated[
+        str,
+        typer.Argument(help="The board, as `maille nodes` shows it.", autocompletion=complete_node),
+    ],
     *,
     wait: WaitOption = True,
     url: UrlOption = None,

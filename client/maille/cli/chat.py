@@ -13,6 +13,7 @@ from rich.text import Text
 
 from maille.cli import output
 from maille.cli.common import KeyFileOption, MeshOption, UrlOption, connected, friendly
+from maille.cli.completion import complete_model
 from maille.cli.generate import (
     MaxTokensOption,
     MinPOption,
@@ -55,7 +56,10 @@ class Conversation:
 def chat(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(help="A language model; may be left out if there is one.")
+        str | None,
+        typer.Argument(
+            help="A language model; may be left out if there is one.", autocompletion=complete_model
+        ),
     ] = None,
     *,
     system: Annotated[str, typer.Option(help="How to answer.")] = "",

@@ -113,14 +113,20 @@ def flash(
     ] = False,
     library: LibraryOption = None,
     wait_s: Annotated[
-        float, typer.Option(help="How long to wait for it in the mesh; 0 does not wait.", min=0)
+        float, typer.Option(help="Seconds to wait for it in the mesh; 0 does not wait.", min=0)
     ] = START_TIMEOUT_S,
     url: UrlOption = None,
     mesh: MeshOption = None,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a board on a cable a node: firmware, library, settings, and a wait until it has joined."""
+    """Make a board on a cable a node: firmware, library, settings, and a wait until it has joined.
+
+    \b
+      maille flash esp32 --wifi attic
+      maille flash pico --firmware RPI_PICO.uf2
+      maille flash uno --model digits.tiny
+    """
     board = board_kind(kind)
     show = Shown(as_json=as_json)
     if board.writer is Writer.AVRDUDE:

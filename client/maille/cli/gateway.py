@@ -42,7 +42,9 @@ def gateway(
     identity: Annotated[
         str | None, typer.Option("--id", help="The gateway's id; else from the machine's name.")
     ] = None,
-    baud: Annotated[int, typer.Option(help="Speed that is gone up to at most.")] = 1_000_000,
+    baud: Annotated[
+        int, typer.Option(help="The highest speed to agree on, in baud, from 115200 on.")
+    ] = 1_000_000,
     metrics_port: Annotated[
         int | None, typer.Option(help="Port on 127.0.0.1 for Prometheus; 0 takes a free one.")
     ] = None,
@@ -55,6 +57,10 @@ def gateway(
     """Bring the boards on USB into the mesh, each as a node of its own, until Ctrl-C.
 
     Boards may be plugged in and out meanwhile. With --json, one line a second.
+
+    \b
+      maille gateway
+      maille gateway --port "/dev/ttyUSB*" --port /dev/ttyACM0
     """
     key = find_key(context, key_file)
     place = find_place(url, key, mesh)

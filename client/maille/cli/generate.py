@@ -17,6 +17,7 @@ from maille.cli.common import (
     connected,
     friendly,
 )
+from maille.cli.completion import complete_model
 from maille.cli.language_output import Pace
 from maille.errors import MailleError
 from maille.language import GenerateOptions
@@ -88,7 +89,12 @@ def write_out(pieces: Iterator[Piece], pace: Pace) -> tuple[str, Piece | None]:
 @friendly
 def generate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A language model; name:2 for a version.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A language model; name:2 for a version.", autocompletion=complete_model
+        ),
+    ],
     *,
     prompt: Annotated[
         str | None,

@@ -16,6 +16,7 @@ from maille.cli.common import (
     connected,
     friendly,
 )
+from maille.cli.completion import complete_model
 from maille.cli.convert import convert
 from maille.cli.language_output import (
     print_language_model,
@@ -158,9 +159,9 @@ def list_models(
 @friendly
 def show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The model's name.")],
+    name: Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete_model)],
     *,
-    version: int = typer.Option(0, help="A version; else the newest."),
+    version: int = typer.Option(0, help="A version; else the newest.", show_default=False),
     url: UrlOption = None,
     mesh: MeshOption = None,
     key_file: KeyFileOption = None,
@@ -182,9 +183,9 @@ def show(
 @friendly
 def remove(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The model's name.")],
+    name: Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete_model)],
     *,
-    version: int = typer.Option(0, help="A version; else all of them."),
+    version: int = typer.Option(0, help="A version; else all of them.", show_default=False),
     url: UrlOption = None,
     mesh: MeshOption = None,
     key_file: KeyFileOption = None,

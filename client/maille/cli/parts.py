@@ -24,6 +24,7 @@ from maille.cli.common import (
     friendly,
     may_ask,
 )
+from maille.cli.completion import complete_node
 from maille.errors import MailleError, SettingsError, Unauthorized
 from maille.locate import DEFAULT_MESH, Place, locate, runtime_directory
 from maille_broker import Endpoint, parse_url, start_broker
@@ -357,7 +358,7 @@ def find_place(url: str | None, key: str | None, mesh: str | None) -> Place:
 @friendly
 def drain(
     context: typer.Context,
-    node: Annotated[str, typer.Argument(help="The node's id.")],
+    node: Annotated[str, typer.Argument(help="The node's id.", autocompletion=complete_node)],
     *,
     url: UrlOption = None,
     mesh: MeshOption = None,
@@ -374,7 +375,7 @@ def drain(
 @friendly
 def resume(
     context: typer.Context,
-    node: Annotated[str, typer.Argument(help="The node's id.")],
+    node: Annotated[str, typer.Argument(help="The node's id.", autocompletion=complete_node)],
     *,
     url: UrlOption = None,
     mesh: MeshOption = None,
@@ -391,7 +392,7 @@ def resume(
 @friendly
 def forget(
     context: typer.Context,
-    node: Annotated[str, typer.Argument(help="The node's id.")],
+    node: Annotated[str, typer.Argument(help="The node's id.", autocompletion=complete_node)],
     *,
     url: UrlOption = None,
     mesh: MeshOption = None,

@@ -14,13 +14,19 @@ from maille.cli.common import (
     connected,
     friendly,
 )
+from maille.cli.completion import complete_model
 from maille.cli.language_output import places
 
 
 @friendly
 def plan(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A language model; name:2 for a version.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A language model; name:2 for a version.", autocompletion=complete_model
+        ),
+    ],
     *,
     explain: Annotated[
         bool, typer.Option("--explain", help="With what each left-out node would have cost.")

@@ -18,6 +18,7 @@ from maille.cli.common import (
     connected,
     friendly,
 )
+from maille.cli.completion import complete_model, complete_node
 from maille.cli.data import Writer, read_inputs, read_rows, save_outputs
 from maille.errors import MailleError
 from maille.mesh import Mesh
@@ -25,13 +26,20 @@ from maille.views import Answer
 
 WAIT_BEFORE_SAYING_S = 3.0
 
-ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
-VersionOption = Annotated[int, typer.Option("--version", help="A version; else the newest.")]
+ModelArgument = Annotated[
+    str, typer.Argument(help="The model's name.", autocompletion=complete_model)
+]
+VersionOption = Annotated[
+    int, typer.Option("--version", help="A version; else the newest.", show_default=False)
+]
 DeadlineOption = Annotated[
     float | None, typer.Option("--deadline", help="Seconds that a task may take.")
 ]
 PriorityOption = Annotated[int, typer.Option(min=0, max=9, help="Higher goes first.")]
-TargetOption = Annotated[str | None, typer.Option("--node", "--on", help="Run on this node only.")]
+TargetOption = Annotated[
+    str | None,
+    typer.Option("--node", "--on", help="Run on this node only.", autocompletion=complete_node),
+]
 CastOption = Annotated[
     bool, typer.Option("--cast", help="Convert numbers to the model's types, even if inexact.")
 ]

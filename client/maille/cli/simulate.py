@@ -73,7 +73,10 @@ def simulate(
         int | None, typer.Option(min=0, help="The first seed of --chaos, or a scenario's.")
     ] = None,
     duration: Annotated[
-        float | None, typer.Option(min=1.0, help="Shorten each scenario to so many seconds.")
+        float | None,
+        typer.Option(
+            min=1.0, help="Shorten each scenario to so many seconds; the load keeps its rates."
+        ),
     ] = None,
     twin: Annotated[
         bool, typer.Option("--twin", help="Predict a real run in virtual time, compare both.")
@@ -86,13 +89,21 @@ def simulate(
         Path | None,
         typer.Option(help="With uno, nano or mega: a model in the tiny format to build in."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML page with plots.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML page with plots, of all scenarios.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML, for CI.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Play scenarios on a mesh of this machine and say whether their expectations held.
 
     Exit code 0 if everything held, 1 if not.
+
+    \b
+      maille simulate home --report home.html
+      maille simulate my-mesh.yaml --virtual
+      maille simulate --chaos 2000
+      maille simulate uno --count 3
     """
     from maille_simulator.errors import ScenarioError, ScenarioNotFound, SimulatorError, ToolMissing
 
