@@ -126,7 +126,7 @@ def flash(
       maille flash esp32 --wifi attic
       maille flash pico --firmware RPI_PICO.uf2
       maille flash uno --model digits.tiny
-    """
+    """  # noqa: D301 - \b keeps the lines as they stand
     board = board_kind(kind)
     show = Shown(as_json=as_json)
     if board.writer is Writer.AVRDUDE:

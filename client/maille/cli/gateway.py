@@ -61,7 +61,7 @@ def gateway(
     \b
       maille gateway
       maille gateway --port "/dev/ttyUSB*" --port /dev/ttyACM0
-    """
+    """  # noqa: D301 - \b keeps the lines as they stand
     key = find_key(context, key_file)
     place = find_place(url, key, mesh)
     from maille_node import SettingsError as NodeSettingsError

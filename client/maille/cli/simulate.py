@@ -104,7 +104,7 @@ def simulate(
       maille simulate my-mesh.yaml --virtual
       maille simulate --chaos 2000
       maille simulate uno --count 3
-    """
+    """  # noqa: D301 - \b keeps the lines as they stand
     from maille_simulator.errors import ScenarioError, ScenarioNotFound, SimulatorError, ToolMissing
 
     names = scenarios or []
