@@ -249,3 +249,14 @@ def test_nodes_that_stay_away_cost_tasks(tmp_path: Path) -> None:
     record = run_virtually(read_scenario(write(tmp_path, text)))
     assert record.lost > 50
     assert not record.held
+
+
+@pytest.mark.parametrize("duration_s", [40.0, 20.0])
+def test_the_scenario_of_the_guide_holds(tmp_path: Path, duration_s: float) -> None:
+    guide = Path(__file__).parents[2] / "docs/guides/testing-without-hardware.md"
+    text = guide.read_text("utf-8").split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "mine.onnx").write_bytes(b"virtual time does not read it")
+    path = tmp_path / "my-mesh.yaml"
+    path.write_text(text, "utf-8")
+    record = run_virtually(shortened(read_scenario(path), duration_s))
+    assert record.held, [check for check in record.checks() if not check.held]
