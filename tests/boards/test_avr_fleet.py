@@ -84,10 +84,10 @@ def test_three_unos_are_three_chips() -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(4)]
+        lines = [process.stdout.readline() for _ in range(5)]
         try:
             paths = [line.split()[-1] for line in lines[:3]]
-            assert lines[3].endswith(" ".join(f"--port {path}" for path in paths) + "\n")
+            assert lines[4].endswith(" ".join(f"--port {path}" for path in paths) + "\n")
             boots = [wait_for_hello(path) for path in paths]
             assert len(set.union(*boots)) >= 3
         finally:

@@ -332,7 +332,7 @@ def list_boards(
             ", ".join(board.sensors),
             _speed(board, "dense"),
             _speed(board, "convolution"),
-            output.count(board.max_model_bytes, "B"),
+            output.count(board.max_model_bytes, "B") if board.max_model_bytes else "built in",
             str(board.resets),
             str(board.faults),
         )
@@ -412,12 +412,17 @@ def _print_board(board: Board) -> None:
     for kernel, speed in board.kernels.items():
         unit = "comparisons/s" if kernel == "forest" else "MAC/s"
         console.print(f"  speed   {kernel} {output.count(speed, unit)}")
+    taken = "no models from the mesh"
+    if board.max_models:
+        size = output.count(board.max_model_bytes, "B")
+        one = board.max_models == 1
+        taken = f"one model of {size}" if one else f"{board.max_models} models of {size} each"
     console.print(
-        f"  limits  {board.max_models} model(s) of {output.count(board.max_model_bytes, 'B')}, "
+        f"  limits  {taken}, "
         f"arena {output.count(board.arena_bytes, 'B')}, "
         f"{output.count(board.free_memory_bytes, 'B')} free"
     )
     console.print(
-        f"  life    {board.resets} starts (the last: {board.reset_cause}), "
+        f"  life    {board.resets} starts (the last by: {board.reset_cause}), "
         f"{board.faults} messages refused"
     )

@@ -278,7 +278,7 @@ class BoardService:
             raise ServiceError(
                 409,
                 "model_built_in",
-                f"{name} is built into the firmware of {node}: flash another one",
+                f"model {name} is built into the firmware of {node}: flash another one",
             )
         self._take(happened.EvictAsked(node, model))
         return self._view(board)
