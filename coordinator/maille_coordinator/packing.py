@@ -3,27 +3,31 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from maille_protocol import ModelReference, Offer, Outcome
+from maille_protocol import ModelReference, Offer, Outcome, TaskFlag
 from maille_protocol.limits import MAX_ITEMS_PER_MESSAGE, MAX_PUBLISH_BYTES
 
 ENVELOPE_BYTES = 256
 """Room for the envelope and for what stands once in a message, such as the model."""
 
-_OFFER_BYTES = 16 + 5 + 9 + 9 + 2 + 5 + 44
+_OFFER_BYTES = 16 + 5 + 9 + 9 + 2 + 5 + 44 + 9
 _OUTCOME_BYTES = 16 + 2 + 3 + 5 + 34 + 5 + 9 + 9 + 44
 
 _PUBLISH_BYTES = 31 + 1 + 1 + 2 + 5 + 34 + 9 + 1 + 1
 """Of offers: the envelope, the arrays, and a model but for its name, at most."""
 
 _ONE_OFFER_BYTES = 1 + 17 + 5 + 9 + 2 + 3
-"""An offer but for its content, at most."""
+"""An offer but for its content and boot, at most."""
+
+_BOOT_BYTES = 9
+"""In offers of at-most-once tasks."""
 
 Item = TypeVar("Item")
 
 
-def offer_bytes(model: ModelReference, content: bytes) -> int:
-    """The publish that offers one task with these inputs is never larger than this."""
-    return _PUBLISH_BYTES + len(model.name.encode()) + _ONE_OFFER_BYTES + len(content)
+def offer_bytes(model: ModelReference, flags: int, content: bytes) -> int:
+    """The publish that offers one task with these flags and inputs is never larger than this."""
+    size = _PUBLISH_BYTES + len(model.name.encode()) + _ONE_OFFER_BYTES + len(content)
+    return size + _BOOT_BYTES if flags & TaskFlag.AT_MOST_ONCE else size
 
 
 def split_offers(

@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from maille_protocol import fields
 from maille_protocol.cbor import Plain
-from maille_protocol.codes import Control, MessageType
+from maille_protocol.codes import Control, MessageType, TaskFlag
 from maille_protocol.contents import (
     Content,
     attempt_from_body,
@@ -13,6 +13,7 @@ from maille_protocol.contents import (
     content_to_body,
     task_id_from_body,
 )
+from maille_protocol.errors import WireError
 from maille_protocol.limits import MAX_UINT32, MAX_UINT64
 from maille_protocol.reference import ModelReference
 
@@ -26,6 +27,33 @@ class Offer:
     remaining_ms: int
     flags: int
     content: Content
+    boot: int = 0
+    """The process that is meant, never 0, if the task is to run at most once; else always 0."""
+
+    def to_body(self) -> Plain:
+        """The array: `boot` stands in it only with `TaskFlag.AT_MOST_ONCE`."""
+        content = content_to_body(self.content)
+        body: list[Plain] = [self.task_id, self.attempt, self.remaining_ms, self.flags, content]
+        if self.flags & TaskFlag.AT_MOST_ONCE:
+            body.append(self.boot)
+        return body
+
+    @classmethod
+    def from_body(cls, body: object) -> Self:
+        """Parse the array; WireError."""
+        length = 6 if isinstance(body, list) and len(body) == 6 else 5
+        task_id, attempt, remaining, flags, content, *boot = fields.array(body, length, "offer")
+        flag_bits = fields.uint(flags, 255, "flags")
+        if bool(flag_bits & TaskFlag.AT_MOST_ONCE) is not bool(boot):
+            raise WireError("offer: at-most-once tasks name the boot they are for, others do not")
+        return cls(
+            task_id_from_body(task_id),
+            fields.uint(attempt, MAX_UINT32, "attempt"),
+            fields.uint(remaining, MAX_UINT64, "remaining time"),
+            flag_bits,
+            content_from_body(content),
+            fields.positive(boot[0], MAX_UINT64, "boot") if boot else 0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +66,15 @@ class Offers:
 
     def to_body(self) -> Plain:
         """The body's array."""
-        return [
-            self.model.to_body(),
-            [
-                [o.task_id, o.attempt, o.remaining_ms, o.flags, content_to_body(o.content)]
-                for o in self.offers
-            ],
-        ]
+        return [self.model.to_body(), [offer.to_body() for offer in self.offers]]
 
     @classmethod
     def from_body(cls, body: object) -> Self:
         """Parse the body's array; WireError."""
         model, offers = fields.array(body, 2, "offers")
-
-        def offer(value: object) -> Offer:
-            task_id, attempt, remaining, flags, content = fields.array(value, 5, "offer")
-            return Offer(
-                task_id_from_body(task_id),
-                fields.uint(attempt, MAX_UINT32, "attempt"),
-                fields.uint(remaining, MAX_UINT64, "remaining time"),
-                fields.uint(flags, 255, "flags"),
-                content_from_body(content),
-            )
-
         return cls(
             ModelReference.from_body(model),
-            fields.items(offers, offer, "offers"),
+            fields.items(offers, Offer.from_body, "offers"),
         )
 
 

@@ -160,6 +160,7 @@ MESSAGES_GOOD: list[tuple[str, str, int, int, int, Fields, str, str]] = [
                     "remaining_ms": 30000,
                     "flags": 0,
                     "content": _NO_TENSORS,
+                    "boot": 0,
                 }
             ],
         },
@@ -173,6 +174,42 @@ MESSAGES_GOOD: list[tuple[str, str, int, int, int, Fields, str, str]] = [
         + "191000 01 81 85 50"
         + TASK
         + "01 197530 00 4180",
+    ),
+    (
+        "offer_at_most_once",
+        "Offers",
+        _COORDINATOR_BOOT,
+        1,
+        1,
+        {
+            "model": {
+                "name": "digits",
+                "version": 1,
+                "sha256": _BYTES_SHA256,
+                "size_bytes": 4096,
+                "format": 1,
+            },
+            "offers": [
+                {
+                    "task_id": _BYTES_TASK,
+                    "attempt": 1,
+                    "remaining_ms": 30000,
+                    "flags": 1,
+                    "content": _NO_TENSORS,
+                    "boot": _BOOT,
+                }
+            ],
+        },
+        "82 85 66 646967697473 01 5820"
+        + SHA256
+        + "191000 01 81 86 50"
+        + TASK
+        + "01 197530 01 4180 1adeadbeef",
+        "86 01 10 1a0badcafe 01 01 82 85 66 646967697473 01 5820"
+        + SHA256
+        + "191000 01 81 86 50"
+        + TASK
+        + "01 197530 01 4180 1adeadbeef",
     ),
     (
         "cancel",

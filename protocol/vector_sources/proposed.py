@@ -112,8 +112,8 @@ PROPOSED_MESSAGES: list[tuple[str, Message]] = [
         Offers(
             _MODEL,
             (
-                Offer(_FIRST, 1, MAX_UINT64, int(TaskFlag.AT_MOST_ONCE), _PIXELS),
-                Offer(_SECOND, 70000, 0, 255, _LARGE),
+                Offer(_FIRST, 1, MAX_UINT64, int(TaskFlag.AT_MOST_ONCE), _PIXELS, 1),
+                Offer(_SECOND, 70000, 0, 255, _LARGE, MAX_UINT64),
             ),
         ),
     ),

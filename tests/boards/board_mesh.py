@@ -38,6 +38,7 @@ from maille_protocol import (
     SenseCommand,
     SenseMode,
     SenseOrder,
+    TaskFlag,
     pack,
     topics,
     unpack,
@@ -251,10 +252,13 @@ class Peer:
         epoch: int | None = None,
         name: str = "x",
         flags: int = 0,
+        boot: int | None = None,
     ) -> bytes:
         task_id = task_id or secrets.token_bytes(16)
         content = encode_tensors({name: inputs})
-        offer = Offer(task_id, attempt, remaining_ms, flags, content)
+        meant = self.boot() if boot is None else boot
+        once = flags & TaskFlag.AT_MOST_ONCE
+        offer = Offer(task_id, attempt, remaining_ms, flags, content, meant if once else 0)
         self.send(topics.NODE_TASK, Offers(reference(container), (offer,)), epoch=epoch)
         return task_id
 

@@ -323,6 +323,11 @@ def test_late_copies_of_orders_and_of_refused_offers_change_nothing(tmp_path: Pa
             assert len(coordinator.results[task]) == 1
             coordinator.offer(CONTAINER, good, task_id=task, attempt=2, flags=once)
             assert (await coordinator.answer(task, 2)).status is ResultStatus.DONE
+            # What is meant for another process of this id is that one's alone.
+            other = coordinator.offer(CONTAINER, good, flags=once, boot=coordinator.boot() ^ 2)
+            again = coordinator.offer(CONTAINER, good, flags=once)
+            assert (await coordinator.answer(again)).status is ResultStatus.DONE
+            assert other not in coordinator.results
 
     play(story)
 

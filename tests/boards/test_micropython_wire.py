@@ -4,7 +4,7 @@ import json
 import struct
 import subprocess
 import sys
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from maille_protocol import (
     ResultStatus,
     SenseCommand,
     SenseMode,
+    TaskFlag,
     limits,
 )
 from maille_protocol.tiny import encode_model, run
@@ -63,12 +64,13 @@ def test_the_twin_of_the_kernels_is_made_of_them() -> None:
     assert subprocess.run([sys.executable, str(script), "--check"]).returncode == 0
 
 
-_CODES: dict[str, type[IntEnum]] = {
+_CODES: dict[str, type[IntEnum | IntFlag]] = {
     "MessageType": MessageType,
     "NodeState": NodeState,
     "ResultStatus": ResultStatus,
     "ErrorCode": ErrorCode,
     "Control": Control,
+    "TaskFlag": TaskFlag,
     "ModelCommand": ModelCommand,
     "ModelState": ModelState,
     "SenseCommand": SenseCommand,

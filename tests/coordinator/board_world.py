@@ -190,7 +190,7 @@ class World:
                     content = offers[0].content
                     assert isinstance(content, bytes)
                     size = len(self._packed(message))
-                    assert size <= offer_bytes(model, content)
+                    assert size <= offer_bytes(model, offers[0].flags, content)
                     self._send(node, message)
                 case SendToNode(node, order):
                     self._send(node, order)
@@ -263,7 +263,7 @@ class World:
     ) -> Device:
         flash, found = Flash(), limits or BoardLimits()
         self._boots += 1
-        board = PythonBoard(node, flash, sensors=sensors, limits=found)
+        board = PythonBoard(node, flash, boot=self._boots, sensors=sensors, limits=found)
         device = Device(board, flash, self._boots, found, sensors or {})
         self.devices[node] = device
         self._say(node, board.start(self.now_ms))
@@ -273,7 +273,9 @@ class World:
         device = self.devices[node]
         self._boots += 1
         device.boot, device.seq, device.on = self._boots, 0, True
-        device.board = PythonBoard(node, device.flash, sensors=device.sensors, limits=device.limits)
+        device.board = PythonBoard(
+            node, device.flash, boot=device.boot, sensors=device.sensors, limits=device.limits
+        )
         self._say(node, device.board.start(self.now_ms))
 
     def unplug(self, node: str) -> None:

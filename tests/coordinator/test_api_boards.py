@@ -50,6 +50,7 @@ class Wired:
         self.board = PythonBoard(
             "pico-1",
             Flash(),
+            boot=7,
             sensors={"adc0": (1, lambda: [0.8]), "pair": (2, lambda: [0.0, 1.0])},
             limits=LIMITS,
         )

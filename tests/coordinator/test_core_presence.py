@@ -340,6 +340,34 @@ def test_an_at_most_once_task_waits_while_two_devices_may_share_an_id(stage: Sta
     assert sorted(found) == [task_id(1), task_id(2)]
 
 
+def test_an_at_most_once_offer_is_for_the_process_that_was_heard(stage: Stage) -> None:
+    """The sequence that ran a task twice: the second process is there before it is heard."""
+    stage.join("a", boot=1)
+    [(_, offer)] = offers(stage.submit(1, flags=TaskFlag.AT_MOST_ONCE))
+    assert offer.boot == 1
+    [(_, plain)] = offers(stage.submit(2))
+    assert plain.boot == 0
+    # Both hear the offer. The newcomer's refusal is no word of the process that may run it.
+    refused = Result(task_id(1), 1, EPOCH, ResultStatus.REFUSED, ErrorCode.BUSY, b"", 0, 0)
+    stage.join("b")
+    assert task_id(1) not in [found.task_id for _, found in offers(stage.join("a", boot=2))]
+    actions = stage.say("a", Results((refused,)), boot=2) + stage.pass_time(5000)
+    assert task_id(1) not in [found.task_id for _, found in offers(actions)]
+    assert (stage.ends[0].task_id, stage.ends[0].code) == (task_id(1), ErrorCode.OUTCOME_UNKNOWN)
+
+
+def test_an_at_most_once_task_that_was_refused_is_for_the_process_of_the_next_offer(
+    stage: Stage,
+) -> None:
+    stage.join("a", boot=1)
+    stage.submit(1, flags=TaskFlag.AT_MOST_ONCE)
+    refused = Result(task_id(1), 1, EPOCH, ResultStatus.REFUSED, ErrorCode.DRAINING, b"", 0, 0)
+    stage.say("a", Results((refused,)), boot=1)
+    stage.say("a", NodeStatus(NodeState.DISCONNECTED), boot=1)
+    found = offers(stage.join("a", boot=2) + stage.pass_time(100))
+    assert [(offer.attempt, offer.boot) for _, offer in found] == [(2, 2)]
+
+
 def test_after_an_end_that_was_seen_an_at_most_once_task_need_not_wait(stage: Stage) -> None:
     stage.join("a", boot=1)
     stage.say("a", NodeStatus(NodeState.DISCONNECTED), boot=1)

@@ -26,6 +26,7 @@ from maille_protocol import (
     Offers,
     Result,
     Results,
+    TaskFlag,
     unpack,
 )
 from maille_protocol.contents import Content
@@ -46,7 +47,13 @@ class Driver:
     """A core and the time it is told."""
 
     def __init__(
-        self, *, slots: int = 4, workers: int = 1, max_batch: int = 8, jitter: float = 0.0
+        self,
+        *,
+        slots: int = 4,
+        workers: int = 1,
+        max_batch: int = 8,
+        jitter: float = 0.0,
+        boot: int = BOOT,
     ) -> None:
         info = NodeInfo(
             NodeKind.PC, "test", "maille", slots, (ModelFormat.ONNX,), 49152, Measured()
@@ -54,7 +61,7 @@ class Driver:
         self.now_ms = 1000.0
         self.heard = 0
         self.core = NodeCore(
-            CoreSettings(info, BOOT, workers, max_batch), jitter=lambda: jitter, now_ms=self.now_ms
+            CoreSettings(info, boot, workers, max_batch), jitter=lambda: jitter, now_ms=self.now_ms
         )
         self.actions: list[Action] = []
         """Of the last event."""
@@ -82,8 +89,11 @@ class Driver:
         name: str = "m",
         remaining_ms: int = 60_000,
         content: Content = b"in",
+        once_on: int = 0,
     ) -> list[Action]:
-        offer = Offer(task(number), attempt, remaining_ms, 0, content)
+        """`once_on`: the boot that an at-most-once task is for; 0: the task may run twice."""
+        flags = TaskFlag.AT_MOST_ONCE if once_on else 0
+        offer = Offer(task(number), attempt, remaining_ms, flags, content, once_on)
         return self.hear(Offers(model(name), (offer,)), epoch=epoch)
 
     def ready(self, name: str = "m", *, joinable: bool = True) -> list[Action]:

@@ -28,6 +28,7 @@ from maille_protocol import (
     Offers,
     Result,
     Results,
+    TaskFlag,
     pack,
     topics,
     unpack,
@@ -246,6 +247,11 @@ class FakeCoordinator:
         where = topic.on(MESH, name or self.node)
         assert self.link.publish(where, payload, qos=topic.qos, retain=topic.retain)
 
+    @property
+    def boot(self) -> int:
+        """Of the process that said its state last."""
+        return self.statuses[-1][0]
+
     def offer(
         self,
         model: ModelReference,
@@ -256,12 +262,13 @@ class FakeCoordinator:
         flags: int = 0,
     ) -> list[bytes]:
         ids = [secrets.token_bytes(16) for _ in contents]
+        once = flags & TaskFlag.AT_MOST_ONCE
         self.send(
             topics.NODE_TASK,
             Offers(
                 model,
                 tuple(
-                    Offer(task_id, 1, remaining_ms, flags, content)
+                    Offer(task_id, 1, remaining_ms, flags, content, self.boot if once else 0)
                     for task_id, content in zip(ids, contents, strict=True)
                 ),
             ),

@@ -324,7 +324,7 @@ def test_a_copy_of_a_refused_at_most_once_offer_runs_nothing() -> None:
     driver = Driver(slots=1)
     driver.up()
     driver.order(Control.DRAIN)
-    offer = Offer(task(1), 1, 60_000, int(TaskFlag.AT_MOST_ONCE), b"in")
+    offer = Offer(task(1), 1, 60_000, int(TaskFlag.AT_MOST_ONCE), b"in", BOOT)
     copy = events.Heard((Envelope(1, 5, 1, Offers(model("a"), (offer,))),))
     driver.give(copy)
     assert [result.code for result in driver.results()] == [ErrorCode.DRAINING]
@@ -335,6 +335,38 @@ def test_a_copy_of_a_refused_at_most_once_offer_runs_nothing() -> None:
         events.Heard((Envelope(1, 6, 1, Offers(model("a"), (replace(offer, attempt=2),))),))
     )
     assert driver.core.held_count == 1
+
+
+def test_of_two_processes_of_one_id_only_the_one_that_is_meant_runs_an_at_most_once_task() -> None:
+    meant, other = Driver(), Driver(boot=BOOT + 2)
+    for driver in (meant, other):
+        driver.up()
+        driver.offer(1, once_on=BOOT)
+    assert (meant.core.held_count, other.core.held_count) == (1, 0)
+    # The other one says nothing: its refusal would be no news of the process that is meant.
+    other.order(Control.DRAIN)
+    assert not other.offer(2, once_on=BOOT)
+    other.announce(epoch=2)
+    assert not other.offer(3, once_on=BOOT, epoch=1)
+    # What may run twice is for whichever hears it.
+    for driver in (meant, Driver(boot=BOOT + 2)):
+        driver.up()
+        driver.offer(4)
+        assert task(4) in driver.core.held
+
+
+def test_a_late_copy_of_an_at_most_once_offer_does_not_run_after_a_restart() -> None:
+    before = Driver()
+    before.up()
+    before.offer(1, once_on=BOOT)
+    before.ready()
+    before.finish(before.only(events.RunBatch))
+    assert [result.status for result in before.results()] == [ResultStatus.DONE]
+    after = Driver(boot=BOOT + 2)
+    after.up()
+    after.offer(1, once_on=BOOT)
+    assert after.core.held_count == 0
+    assert not after.results()
 
 
 def test_a_run_that_was_refused_has_not_run() -> None:

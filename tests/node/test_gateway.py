@@ -445,7 +445,8 @@ async def test_a_gateway_passes_late_copies_over_for_its_board(
             drain = ControlOrder(Control.DRAIN, 0, "service")
             mesh.send(topics.NODE_CONTROL, drain)
             drain_seq = mesh.seq
-            offer = Offer(bytes(16), 1, 60_000, TaskFlag.AT_MOST_ONCE, INPUTS)
+            once = TaskFlag.AT_MOST_ONCE
+            offer = Offer(bytes(16), 1, 60_000, once, INPUTS, mesh.boot)
             mesh.send(topics.NODE_TASK, Offers(tiny(), (offer,)))
             assert (await mesh.answers([offer.task_id]))[0].code is ErrorCode.DRAINING
             mesh.send(topics.NODE_CONTROL, ControlOrder(Control.RESUME, 0, ""))

@@ -66,6 +66,7 @@ from maille_protocol import (
     StageState,
     Submission,
     Submit,
+    TaskFlag,
     Token,
     Tokens,
     Withdraw,
@@ -86,6 +87,22 @@ contents: st.SearchStrategy[Content] = st.one_of(st.binary(max_size=200), refere
 error_codes = st.sampled_from(ErrorCode)
 flags = st.integers(0, 255)
 attempts = st.tuples(task_ids, uint32)
+offers = st.builds(
+    Offer,
+    task_ids,
+    uint32,
+    uint64,
+    flags.map(lambda bits: bits & ~int(TaskFlag.AT_MOST_ONCE)),
+    contents,
+) | st.builds(
+    Offer,
+    task_ids,
+    uint32,
+    uint64,
+    flags.map(lambda bits: bits | int(TaskFlag.AT_MOST_ONCE)),
+    contents,
+    st.integers(1, MAX_UINT64),
+)
 
 
 def text(maximum: int) -> st.SearchStrategy[str]:
@@ -224,9 +241,7 @@ MESSAGES: dict[MessageType, st.SearchStrategy[Message]] = {
         uint32,
         positions,
     ),
-    MessageType.OFFERS: st.builds(
-        Offers, models, many(st.builds(Offer, task_ids, uint32, uint64, flags, contents))
-    ),
+    MessageType.OFFERS: st.builds(Offers, models, many(offers)),
     MessageType.CANCEL: st.builds(Cancel, many(attempts)),
     MessageType.CONTROL: st.builds(ControlOrder, st.sampled_from(Control), uint64, text(2000)),
     MessageType.STAGE_ORDER: st.builds(

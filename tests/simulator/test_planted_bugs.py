@@ -13,9 +13,10 @@ from maille_coordinator.core.presence import Presence
 from maille_coordinator.core.registry import NodeRecord
 from maille_coordinator.core.timers import LookAgain
 from maille_node.core import NodeCore
-from maille_protocol import Envelope, Heartbeat, Result
+from maille_protocol import Envelope, Heartbeat, Offers, Result, TaskFlag
 from maille_simulator.virtual.campaign import first_failure
 from maille_simulator.virtual.chaos import chaos_plan
+from maille_simulator.virtual.plan import RunPlan
 from maille_simulator.virtual.shrink import Shrinker, broken_promise, describe
 
 MOST_SEEDS = 500
@@ -105,6 +106,20 @@ def memory_that_grows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Core, "handle", handled)
 
 
+def no_boot_check_in_the_node(patch: pytest.MonkeyPatch) -> None:
+    hear = NodeCore._hear
+
+    def heard(self: NodeCore, envelope: Envelope, now_ms: float) -> None:
+        message = envelope.message
+        if isinstance(message, Offers):
+            boot = self._voice.boot
+            offers = tuple(replace(offer, boot=boot) for offer in message.offers)
+            envelope = replace(envelope, message=replace(message, offers=offers))
+        hear(self, envelope, now_ms)
+
+    patch.setattr(NodeCore, "_hear", heard)
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("plant", "promises"),
@@ -126,6 +141,28 @@ def test_a_planted_bug_is_found(
     found = first_failure(MOST_SEEDS, lambda seed: broken_promise(chaos_plan(seed)))
     assert found is not None
     assert found[1] in promises
+
+
+def once_plan(seed: int) -> RunPlan:
+    """Chaos in which no task may run twice."""
+    plan = chaos_plan(seed)
+    bursts = tuple(
+        replace(burst, settings=replace(burst.settings, flags=TaskFlag.AT_MOST_ONCE))
+        for burst in plan.bursts
+    )
+    return replace(plan, bursts=bursts)
+
+
+@pytest.mark.timeout(120)
+def test_a_second_process_that_runs_what_is_meant_for_the_first_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        no_boot_check_in_the_node(patch)
+        found = first_failure(MOST_SEEDS, lambda seed: broken_promise(once_plan(seed)))
+    assert found is not None
+    assert found[1] == "at most once"
+    assert not broken_promise(once_plan(found[0]))
 
 
 @pytest.mark.timeout(120)

@@ -106,6 +106,8 @@ class Dispatcher:
                     remaining_ms,
                     task.record.flags,
                     task.record.content,
+                    # Whatever reaches other processes of this id is not for them.
+                    record.boot if at_most_once else 0,
                 )
             )
             if at_most_once:

@@ -174,7 +174,7 @@ class Scheduler:
         if info is None or record.window_closed_until_ms > now_ms:
             return 0
         if record.shared_until_ms > now_ms and task.record.flags & TaskFlag.AT_MOST_ONCE:
-            return 0  # one process might refuse what the other one runs
+            return 0  # if the present process has to go, the task's end stays unknown
         if (record.board is not None or info.kind in BOARD_KINDS) and not record.can_run(
             queue.reference.sha256, queue.offer_bytes(task)
         ):

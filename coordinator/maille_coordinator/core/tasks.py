@@ -79,7 +79,7 @@ class TaskQueue:
         content = task.record.content
         if isinstance(content, Reference):
             return MAX_PUBLISH_BYTES + content.size_bytes  # has to be fetched, whatever its size
-        return offer_bytes(self.reference, content)
+        return offer_bytes(self.reference, task.record.flags, content)
 
     def push(self, task: Task) -> None:
         """Add a task that waits."""

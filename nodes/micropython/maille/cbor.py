@@ -9,6 +9,7 @@ Schemas are tuples, the kind first:
     (ID,)  (FLAG,)  (OPTIONAL, schema)  (LIST, schema)  (ARRAY, schema, schema, ...)
     (CONTENT,)  bytes of at most 40960, or (sha256, size)
     (INT, max)  an integer from -max to max
+    (MORE, schema, ..., schema)  an array that may end before its last element
 """
 
 from micropython import const
@@ -26,6 +27,7 @@ LIST = const(7)
 ARRAY = const(8)
 CONTENT = const(9)
 INT = const(10)
+MORE = const(11)
 
 _MAX_ITEMS = const(4096)
 _MAX_INLINE = const(40960)
@@ -137,6 +139,12 @@ class Reader:
         if kind == ARRAY:
             self.array(len(schema) - 1)
             return [self.read(schema[index]) for index in range(1, len(schema))]
+        if kind == MORE:
+            most = len(schema) - 1
+            length = self.count()
+            if most - 1 <= length <= most:
+                return [self.read(schema[index + 1]) for index in range(length)]
+            raise WireError("array of another length expected")
         if kind == CODE:
             value = self.number(255)
             if value not in schema[1]:

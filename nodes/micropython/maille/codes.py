@@ -71,6 +71,9 @@ DRAIN = const(2)
 RESUME = const(3)
 STOP_DUPLICATE = const(4)
 
+# TaskFlag
+AT_MOST_ONCE = const(1)
+
 # ModelCommand
 DEPLOY = const(1)
 EVICT = const(2)

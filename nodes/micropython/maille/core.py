@@ -190,6 +190,9 @@ class Core:
             accepting = not self._leaving and not self._drained
             is_tiny = model[4] == codes.FORMAT_TINY
             for offer in offers:
+                if offer[3] & codes.AT_MOST_ONCE and offer[5] != voice.boot:
+                    # Another process with this id may run it; a refusal would say nothing of that.
+                    continue
                 tasks.offered(model[2], is_tiny, offer, epoch, accepting, now_ms)
         elif epoch < voice.epoch:
             return

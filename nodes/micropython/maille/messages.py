@@ -9,6 +9,7 @@ from .cbor import (
     FLAG,
     LIST,
     MAX_ARTEFACT_BYTES,
+    MORE,
     OPTIONAL,
     TEXT,
     UINT,
@@ -30,7 +31,7 @@ BODIES = {
     codes.OFFERS: (
         ARRAY,
         _MODEL,
-        (LIST, (ARRAY, _TASK_ID, _UINT32, _UINT64, (UINT, 255), (CONTENT,))),
+        (LIST, (MORE, _TASK_ID, _UINT32, _UINT64, (UINT, 255), (CONTENT,), _UINT64)),
     ),
     codes.CANCEL: (LIST, (ARRAY, _TASK_ID, _UINT32)),
     codes.CONTROL: (ARRAY, (CODE, b"\1\2\3\4"), _UINT64, _FREE),
@@ -122,6 +123,13 @@ def unpack(expected: int, data: "bytes | memoryview"):
     epoch = reader.read(_UINT64)
     body = reader.read(BODIES[expected])
     reader.ended()
+    if expected == codes.OFFERS:
+        for offer in body[1]:
+            # Offers of tasks that run at most once, and only they, name a process.
+            if len(offer) != 5 + (offer[3] & codes.AT_MOST_ONCE) or (
+                len(offer) > 5 and not offer[5]
+            ):
+                raise WireError("at-most-once offers, and no others, have a boot")
     return boot, seq, epoch, body
 
 

@@ -16,7 +16,6 @@ MAX_WAITING = const(8)
 _CANCELLED_KEPT_MS = const(60000)
 _SENT_AGAIN_MS = const(60000)
 _LATE_COPY_MS = const(30000)
-_AT_MOST_ONCE = const(1)
 
 
 class Held:
@@ -90,7 +89,7 @@ class Tasks:
         self, sha256: bytes, is_tiny: bool, offer: list, epoch: int, accepting: bool, now_ms: int
     ) -> None:
         """Answer, take over, accept or refuse one offer."""
-        task_id, attempt, remaining_ms, _, content = offer
+        task_id, attempt, remaining_ms, _, content = offer[:5]
         if epoch < self._voice.epoch:
             text = "epoch {} is over, this node obeys {}".format(epoch, self._voice.epoch)
             self._answer(task_id, attempt, epoch, codes.REFUSED, codes.STALE_EPOCH, text)
@@ -143,7 +142,7 @@ class Tasks:
 
     def _remember_refusal(self, offer: list, epoch: int, now_ms: int) -> None:
         """A copy of a refused offer may find room here when the task has gone elsewhere."""
-        if offer[3] & _AT_MOST_ONCE:
+        if offer[3] & codes.AT_MOST_ONCE:
             self._ended = [ended for ended in self._ended if ended.task_id != offer[0]]
             self._remember(Ended(offer[0], epoch, offer[1], now_ms, now_ms + _LATE_COPY_MS))
 

@@ -23,6 +23,7 @@ from maille_protocol import (
     NodeInfo,
     NodeState,
     Offers,
+    TaskFlag,
 )
 
 
@@ -174,6 +175,10 @@ class NodeCore:
             case Offers(model=model, offers=offers):
                 accepting = self.state is NodeState.READY
                 for offer in offers:
+                    if offer.flags & TaskFlag.AT_MOST_ONCE and offer.boot != voice.boot:
+                        # Another process with this id may run it. A refusal by this one would
+                        # say nothing of that, so it says nothing at all.
+                        continue
                     if stale:
                         text = f"epoch {envelope.epoch} is over, this node obeys {voice.epoch}"
                         tasks.refuse(offer, envelope.epoch, ErrorCode.STALE_EPOCH, text)

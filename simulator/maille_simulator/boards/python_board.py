@@ -50,6 +50,7 @@ from maille_protocol import (
     SenseMode,
     SenseOrder,
     Sensor,
+    TaskFlag,
     UsageError,
     WireError,
     topics,
@@ -127,6 +128,7 @@ class PythonBoard:
         node: str,
         flash: Flash,
         *,
+        boot: int,
         sensors: dict[str, tuple[int, ReadSensor]] | None = None,
         limits: BoardLimits | None = None,
         kind: NodeKind = NodeKind.MICROPYTHON,
@@ -134,6 +136,7 @@ class PythonBoard:
         cause: ResetCause = ResetCause.POWER,
     ) -> None:
         self.node = node
+        self.boot = boot
         self.limits = limits or BoardLimits()
         self.epoch = 0
         self.faults = 0
@@ -240,7 +243,11 @@ class PythonBoard:
             case ControlOrder(command=Control.REBIRTH):
                 return self.start(now_ms)
             case Offers(model, offers):
-                return [self._answer(model, offer) for offer in offers]
+                return [
+                    self._answer(model, offer)
+                    for offer in offers
+                    if not offer.flags & TaskFlag.AT_MOST_ONCE or offer.boot == self.boot
+                ]
             case ModelOrder():
                 return self._order(message, now_ms)
             case Chunk():

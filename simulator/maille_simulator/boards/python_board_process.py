@@ -32,7 +32,6 @@ class BoardProcess:
         self._board = board
         self._save = save
         self._flash = flash
-        self._boot = secrets.randbits(63) | 1
         self._seq = 0
         self.link: Link | None = None
         self.up = asyncio.Event()
@@ -40,7 +39,7 @@ class BoardProcess:
     def will(self) -> Will:
         """What the broker says when it dies."""
         topic = topics.NODE_STATE
-        payload = pack(NodeStatus(NodeState.LOST), boot=self._boot, seq=0, epoch=0)
+        payload = pack(NodeStatus(NodeState.LOST), boot=self._board.boot, seq=0, epoch=0)
         return Will(topic.on(self._mesh, self._board.node), payload, topic.qos, topic.retain)
 
     def on_up(self) -> None:
@@ -69,7 +68,7 @@ class BoardProcess:
     def _say(self, said: Said) -> None:
         for topic, message in said:
             self._seq += 1
-            data = pack(message, boot=self._boot, seq=self._seq, epoch=self._board.epoch)
+            data = pack(message, boot=self._board.boot, seq=self._seq, epoch=self._board.epoch)
             if self.link is not None:
                 self.link.publish(
                     topic.on(self._mesh, self._board.node), data, qos=topic.qos, retain=topic.retain
@@ -129,6 +128,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     board = PythonBoard(
         arguments.id,
         flash,
+        boot=secrets.randbits(63) | 1,
         sensors={"adc0": (1, wave), "adc1": (0, wave), "pair": (2, lambda: [0.0, 1.0])},
         limits=limits,
         kind=NodeKind.MICROPYTHON,

@@ -24,7 +24,6 @@ class Promise:
     broken: bool = False
     """Whether its model fails by its own fault."""
     runs: int = 0
-    ran_on: str = ""
     outcome: Outcome | None = None
     delivered_ms: float = 0.0
 
@@ -69,10 +68,7 @@ class Ledger:
             raise Violation("content", f"{node} runs {task_id.hex()} with another task's input")
         promise.runs += 1
         self.runs += 1
-        # What is sent to an id that two devices share reaches both.
-        twice = promise.runs > 1 and promise.ran_on not in self.twinned
-        promise.ran_on = node
-        if twice and promise.settings.flags & TaskFlag.AT_MOST_ONCE:
+        if promise.runs > 1 and promise.settings.flags & TaskFlag.AT_MOST_ONCE:
             raise Violation("at most once", f"{node} runs {task_id.hex()} a second time")
 
     def deliver(
