@@ -270,6 +270,28 @@ def test_orders_to_drain_and_to_resume_are_repeated_until_obeyed(stage: Stage) -
     assert not beat_for_6_s()
 
 
+def test_a_wish_to_resume_outlives_a_second_device_with_the_id(stage: Stage) -> None:
+    stage.join("a", boot=1)
+    stage.say("a", NodeStatus(NodeState.DRAINING), boot=1)
+    stage.do(ResumeAsked("a"))
+    for _ in range(10):  # the order does not reach it
+        stage.pass_time(1000)
+        stage.beat("a", boot=1)
+    # Another device is ready for a moment: that is not the one the wish is for.
+    stage.join("a", boot=2)
+    stage.beat("a", boot=2)
+    assert state(stage) is NodeState.READY
+    for _ in range(3):
+        stage.pass_time(500)
+        stage.beat("a", boot=1)
+    stage.say("a", NodeStatus(NodeState.DRAINING), boot=1)
+    found: list[Control] = []
+    for _ in range(6):
+        stage.pass_time(1000)
+        found += orders(stage.beat("a", boot=1))
+    assert Control.RESUME in found
+
+
 def test_a_coordinator_that_stood_still_lists_nobody_as_lost(stage: Stage) -> None:
     stage.join("a")
     stage.beat("a")

@@ -270,6 +270,8 @@ class Presence:
             and record.state is NodeState.READY
             and not record.incomplete
             and now_ms - record.wish_since_ms >= WISH_SETTLES_MS
+            # Of two processes with this id the other one may be the one that still drains.
+            and now_ms >= record.shared_until_ms
         ):
             record.resume_wanted = False
             self._registry.wishes.pop(record.node, None)
