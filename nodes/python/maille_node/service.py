@@ -7,7 +7,6 @@ import platform
 import random
 import secrets
 import time
-from collections import deque
 from collections.abc import Coroutine
 from importlib import metadata
 
@@ -20,6 +19,7 @@ from maille_node.artefacts import ArtefactCache
 from maille_node.core import CoreSettings, NodeCore
 from maille_node.errors import SettingsError
 from maille_node.events import Action, Event
+from maille_node.feeding import Feeder
 from maille_node.language.service import STAGE_MESSAGES, StageService
 from maille_node.measure import measure
 from maille_node.runtime import Runtime
@@ -66,8 +66,7 @@ class NodeService:
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
         self._boot = secrets.randbits(63) | 1
-        self._queue: deque[Event] = deque()
-        self._busy = False
+        self._feeder: Feeder[Event, Action] | None = None
         self._core: NodeCore | None = None
         self._link: Link | None = None
         self._runtime: Runtime | None = None
@@ -177,6 +176,7 @@ class NodeService:
                 jitter=lambda: random.uniform(-1, 1),
                 now_ms=_now_ms(),
             )
+            self._feeder = Feeder(core.handle, self._carry_out, _now_ms)
             self._stages = stages = StageService(
                 node,
                 self._boot,
@@ -240,7 +240,8 @@ class NodeService:
         supply: Supply,
         stages: StageService,
     ) -> None:
-        self._busy = True
+        if self._feeder is not None:
+            self._feeder.stop()
         if self._timer is not None:
             self._timer.cancel()
         for job in self._jobs:
@@ -272,20 +273,8 @@ class NodeService:
             self._feed(events.Heard(tuple(envelopes)))
 
     def _feed(self, event: Event) -> None:
-        """Hand an event to the core and carry out what it wants, without nesting."""
-        core = self._core
-        if core is None:
-            return
-        self._queue.append(event)
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._queue:
-                for action in core.handle(self._queue.popleft(), _now_ms()):
-                    self._carry_out(action)
-        finally:
-            self._busy = False
+        if self._feeder is not None:
+            self._feeder.feed(event)
 
     # --- out -----------------------------------------------------------------------------------
 
@@ -300,13 +289,13 @@ class NodeService:
                     self._topics[topic], payload, qos=topic.qos, retain=topic.retain
                 )
                 if not sent and results:
-                    self._queue.append(events.NotPublished(results))
+                    self._feed(events.NotPublished(results))
             case events.RunBatch():
                 runtime.start(action, self._feed)
             case events.Prepare(model=model):
                 loaded = runtime.pin(model.sha256)
                 if loaded is not None:
-                    self._queue.append(events.ModelReady(model.sha256, loaded.joinable))
+                    self._feed(events.ModelReady(model.sha256, loaded.joinable))
                 else:
                     self._spawn(supply.prepare(model))
             case events.Release(sha256=sha256):

@@ -4,7 +4,6 @@ import asyncio
 import random
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -13,6 +12,7 @@ from maille_broker import Endpoint, Link, Message, Will
 from maille_node import events
 from maille_node.core import CoreSettings, NodeCore
 from maille_node.events import Action, Event
+from maille_node.feeding import Feeder
 from maille_protocol import (
     ErrorCode,
     Measured,
@@ -60,9 +60,7 @@ class LightNode:
         self._on_attempt = on_attempt
         self._names: dict[bytes, str] = {}
         self._loaded: set[bytes] = set()
-        self._queue: deque[Event] = deque()
         self._late: list[Callable[[], None]] = []
-        self._busy = False
         self._timers: set[asyncio.TimerHandle] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -83,6 +81,7 @@ class LightNode:
             jitter=lambda: random.uniform(-1, 1),
             now_ms=_now_ms(),
         )
+        self._feeder: Feeder[Event, Action] = Feeder(self._core.handle, self._carry_out, _now_ms)
         will = Will(self._topics[topics.NODE_STATE], self._core.will(), qos=1, retain=True)
         self._link = Link(
             endpoint,
@@ -154,16 +153,7 @@ class LightNode:
             self._feed(events.Heard((envelope,)))
 
     def _feed(self, event: Event) -> None:
-        self._queue.append(event)
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._queue:
-                for action in self._core.handle(self._queue.popleft(), _now_ms()):
-                    self._carry_out(action)
-        finally:
-            self._busy = False
+        self._feeder.feed(event)
 
     def _carry_out(self, action: Action) -> None:
         match action:
@@ -172,7 +162,7 @@ class LightNode:
                     self._topics[topic], payload, qos=topic.qos, retain=topic.retain
                 )
                 if not sent and results:
-                    self._queue.append(events.NotPublished(results))
+                    self._feed(events.NotPublished(results))
             case events.WakeAt(at_ms=at_ms):
                 if self._wake is not None:
                     self._wake.cancel()
@@ -183,7 +173,7 @@ class LightNode:
             case events.Prepare(model=model):
                 self._names[model.sha256] = model.name
                 if model.sha256 in self._loaded:
-                    self._queue.append(events.ModelReady(model.sha256, joinable=False))
+                    self._feed(events.ModelReady(model.sha256, joinable=False))
                 else:
                     load_s = self._use(model.sha256).load_ms / 1000 / self._group.speed
                     self._later(load_s, lambda: self._ready(model.sha256))

@@ -1,12 +1,12 @@
 """A virtual node: the real core and wire format, with runs that take virtual time."""
 
-from collections import deque
 from collections.abc import Mapping
 from random import Random
 
 from maille_node import events
 from maille_node.core import CoreSettings, NodeCore
 from maille_node.events import Action, Event
+from maille_node.feeding import Feeder
 from maille_node.language.service import STAGE_MESSAGES
 from maille_protocol import (
     Envelope,
@@ -75,8 +75,6 @@ class VirtualNode(Process):
         self._ledger = ledger
         self._recorder = recorder
         self._clock_ms = random.random() * 1e9
-        self._queue: deque[Event] = deque()
-        self._busy = False
         self._obeyed = 0
         self._wake_ms: float | None = None
         self._loaded: set[bytes] = set()
@@ -97,6 +95,9 @@ class VirtualNode(Process):
             ),
             jitter=self._jitter,
             now_ms=self.now_ms,
+        )
+        self._feeder: Feeder[Event, Action] = Feeder(
+            self.core.handle, self._carry_out, lambda: self.now_ms
         )
         self.stages = None if language is None else self._new_stages(language)
         """The slices that it holds, if it may hold any."""
@@ -176,17 +177,8 @@ class VirtualNode(Process):
 
     def feed(self, event: Event) -> None:
         """Hand an event to the core and carry out what it wants, without nesting."""
-        queue = self._queue
-        queue.append(event)
-        if self._busy:
+        if not self._feeder.feed(event):
             return
-        self._busy = True
-        try:
-            while queue:
-                for action in self.core.handle(queue.popleft(), self.now_ms):
-                    self._carry_out(action)
-        finally:
-            self._busy = False
         if self.core.held_count > self.profile.slots + 1:
             text = f"{self.identity} holds {self.core.held_count}, it has {self.profile.slots}"
             raise Violation("slots are respected", text)
@@ -195,7 +187,7 @@ class VirtualNode(Process):
         match action:
             case events.Publish(topic=topic, payload=payload, results=results):
                 if not self.send(topic, self.identity, payload) and results:
-                    self._queue.append(events.NotPublished(results))
+                    self.feed(events.NotPublished(results))
             case events.WakeAt(at_ms=at_ms):
                 self._wake_ms = at_ms
                 self.later(at_ms - self.now_ms + 0.01, self._wake, at_ms)
@@ -203,7 +195,7 @@ class VirtualNode(Process):
                 self._run(action)
             case events.Prepare(model=model):
                 if model.sha256 in self._loaded:
-                    self._queue.append(events.ModelReady(model.sha256, joinable=False))
+                    self.feed(events.ModelReady(model.sha256, joinable=False))
                 else:
                     load_ms = self._models[model.sha256].load_ms / self.profile.speed
                     self.later(load_ms, self._loaded_model, model.sha256)
@@ -253,11 +245,7 @@ class VirtualNode(Process):
     def _end_batch(self, batch: int, ends: tuple[events.RunEnd, ...] = ()) -> None:
         if self._running.pop(batch, None) is None:
             return
-        event = events.BatchEnded(batch, ends, joinable=False)
-        if self._busy:
-            self._queue.append(event)
-        else:
-            self.feed(event)
+        self.feed(events.BatchEnded(batch, ends, joinable=False))
 
     # --- faults ----------------------------------------------------------------------------
 

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
 
 from maille_node.errors import TaskProblem
+from maille_node.feeding import Feeder
 from maille_node.language import stage_events as events
 from maille_node.language.errors import ConstraintError
 from maille_node.language.grammars import read_vocabulary
@@ -68,8 +68,9 @@ class StageService:
         self._loop = asyncio.get_running_loop()
         self._runner = SliceRunner(self._feed, threads=threads)
         self._core = StageCore(node, boot, free_bytes=self._free_bytes)
-        self._queue: deque[StageEvent] = deque()
-        self._busy = False
+        self._feeder: Feeder[StageEvent, StageAction] = Feeder(
+            self._core.handle, self._carry_out, _now_ms
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._loads: dict[bytes, asyncio.Task[None]] = {}
         self._kept: set[bytes] = set()
@@ -86,7 +87,7 @@ class StageService:
 
     async def close(self) -> None:
         """Stop everything and free all memory."""
-        self._busy = True
+        self._feeder.stop()
         if self._timer is not None:
             self._timer.cancel()
         loads = [*self._loads.values(), *self._vocabularies]
@@ -98,16 +99,8 @@ class StageService:
     # --- in and out ----------------------------------------------------------------------------
 
     def _feed(self, event: StageEvent) -> None:
-        self._queue.append(event)
-        if self._busy:
+        if not self._feeder.feed(event):
             return
-        self._busy = True
-        try:
-            while self._queue:
-                for action in self._core.handle(self._queue.popleft(), _now_ms()):
-                    self._carry_out(action)
-        finally:
-            self._busy = False
         serving = self._core.serving
         if serving != self._serving:
             self._serving = serving

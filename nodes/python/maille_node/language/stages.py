@@ -77,15 +77,6 @@ class StageCore:
             for held in pipeline.stages.values()
         )
 
-    @property
-    def kept_count(self) -> int:
-        """Sessions that are over and whose caches others may begin with, on all stages together."""
-        return sum(
-            len(held.kept)
-            for pipeline in self._slices.pipelines.values()
-            for held in pipeline.stages.values()
-        )
-
     def sizes(self) -> dict[str, int]:
         """How much the core keeps, for tests and simulations that hold it to its bounds."""
         pipelines = self._slices.pipelines.values()
@@ -94,7 +85,7 @@ class StageCore:
             "pipelines": len(pipelines),
             "stages": len(stages),
             "sessions": self.session_count,
-            "kept": self.kept_count,
+            "kept": sum(len(held.kept) for held in stages),
             "waiting": sum(len(pipeline.waiting) for pipeline in pipelines),
             "closed": sum(len(pipeline.closed) for pipeline in pipelines),
             "queued_bytes": sum(

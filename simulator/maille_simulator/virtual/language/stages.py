@@ -1,8 +1,8 @@
 """A virtual node's stages: the real core of slices on the virtual clock and bus."""
 
-from collections import deque
 from collections.abc import Callable
 
+from maille_node.feeding import Feeder
 from maille_node.language import stage_events as stage
 from maille_node.language.stages import StageCore
 from maille_protocol import Activation, Envelope, StageReport, Tokens
@@ -52,14 +52,15 @@ class VirtualStages:
         self._send = send
         self._on_serving = on_serving
         self._serving = 0
-        self._queue: deque[stage.StageEvent] = deque()
-        self._busy = False
         self._wake = 0
         self._loads: dict[bytes, int] = {}
         self._load = 0
         self._obeyed = 0
         self.slices = VirtualSlices(plan.model, layer_us, now_ms, later, self.feed, sick)
         self.core = StageCore(node, boot, free_bytes=self._free_bytes)
+        self._feeder: Feeder[stage.StageEvent, stage.StageAction] = Feeder(
+            self.core.handle, self._carry_out, now_ms
+        )
 
     def heard(self, envelope: Envelope) -> None:
         """A message for stages; Violation if one of an older coordinator changes anything."""
@@ -77,17 +78,8 @@ class VirtualStages:
 
     def feed(self, event: stage.StageEvent) -> None:
         """Hand an event to the core and carry out what it wants, without nesting."""
-        queue = self._queue
-        queue.append(event)
-        if self._busy:
+        if not self._feeder.feed(event):
             return
-        self._busy = True
-        try:
-            while queue:
-                for action in self.core.handle(queue.popleft(), self._now_ms()):
-                    self._carry_out(action)
-        finally:
-            self._busy = False
         serving = self.core.serving
         if serving != self._serving:
             self._serving = serving
