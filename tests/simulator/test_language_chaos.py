@@ -1,11 +1,10 @@
 """Language models under chaos: the real cores keep their promises, seed by seed, and replay."""
 
 import os
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
+from hash_seeds import printed_by_each
 
 from maille_simulator.virtual.campaign import campaign, run_seeds
 from maille_simulator.virtual.faults import FaultKind
@@ -52,11 +51,7 @@ def test_a_seed_gives_the_same_run_in_every_process() -> None:
         "    ends = [(one.ended_ms, one.code) for one in world.language.readers.readings.values()]\n"
         "    print(world.broker.messages, world.schedule.now_ms, ends)\n"
     )
-    printed = set()
-    for hash_seed in ("1", "2", "3"):
-        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
-        printed.add(subprocess.check_output([sys.executable, "-c", code], env=environment))
-    assert len(printed) == 1
+    assert len(printed_by_each(code)) == 1
 
 
 @pytest.mark.timeout(300)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from maille_protocol import WireError
 from maille_protocol.serial.frames import parse_board_frame
 from maille_protocol.serial.framing import FrameReader
+from maille_protocol.serial.limits import MAX_FRAME_BYTES
 
 _DELIMITER = b"\0"
-_LONGEST_FRAME_BYTES = 128
+_SEARCHED_BYTES = 2 * MAX_FRAME_BYTES
 _NO_TEXT = re.compile(rb"[^\t\n\r\x1b\x20-\x7e\x80-\xff]")
 
 
@@ -39,7 +40,7 @@ class MixedText:
         # A newline may be a byte of a frame that has not ended.
         text, newline, rest = self._rest.rpartition(b"\n")
         whole = not self._frames_seen and not _NO_TEXT.search(text)
-        if newline and (whole or len(self._rest) > _LONGEST_FRAME_BYTES):
+        if newline and (whole or len(self._rest) > _SEARCHED_BYTES):
             self._rest = rest
             yield from _lines(text)
 
@@ -53,7 +54,7 @@ def _text_before_frame(part: bytes) -> bytes | None:
     """What stands before the frame that ends here; None where none ends."""
     if _is_frame(part):
         return b""
-    start = part.find(b"\n", max(0, len(part) - _LONGEST_FRAME_BYTES))
+    start = part.find(b"\n", max(0, len(part) - _SEARCHED_BYTES))
     while start >= 0:
         if _is_frame(part[start + 1 :]):
             return part[:start]

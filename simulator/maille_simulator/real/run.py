@@ -57,10 +57,6 @@ READY_POLL_S = 0.05
 DISK_POLL_S = 0.5
 LEAST_FREE_BYTES = 200_000_000
 _FULL_BYTES = 1_000_000
-_FULL = (
-    "the disk that holds {folder} became full while this ran, so it was ended: free "
-    "some, or set TMPDIR to another disk"
-)
 PC_CALLS = 40
 
 
@@ -97,11 +93,11 @@ def run_for_real(scenario: Scenario, *, show: bool = True, measured: bool = Fals
         except (MailleError, OSError) as error:
             # What the parts say is only what follows from it.
             if _is_full(folder):
-                raise SimulatorError(_FULL.format(folder=tempfile.gettempdir())) from error
+                raise _disk_full() from error
             raise
         except asyncio.CancelledError as error:
             if run.disk_full:
-                raise SimulatorError(_FULL.format(folder=tempfile.gettempdir())) from error
+                raise _disk_full() from error
             # Whoever is in a hurry and presses Ctrl-C again shall not leave the folder behind.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             if run.cut_by == signal.SIGINT:
@@ -110,6 +106,13 @@ def run_for_real(scenario: Scenario, *, show: bool = True, measured: bool = Fals
         finally:
             folder_of_run.cleanup()
             signal.signal(signal.SIGINT, before)
+
+
+def _disk_full() -> SimulatorError:
+    return SimulatorError(
+        f"the disk that holds {tempfile.gettempdir()} became full while this ran, so it was ended: "
+        "free some, or set TMPDIR to another disk"
+    )
 
 
 def _is_full(folder: str | Path) -> bool:

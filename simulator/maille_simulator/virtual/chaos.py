@@ -18,6 +18,9 @@ from maille_simulator.virtual.world import World
 NODES = 20
 TASKS = 500
 LOAD_MS = 10_000.0
+HEALED_MS = LOAD_MS + 3000.0
+"""When all trouble is over."""
+
 MOST_CALLS = 50_000
 """Some ten times what a run takes."""
 
@@ -47,7 +50,7 @@ def chaos_plan(seed: int, *, nodes: int = NODES, tasks: int = TASKS) -> RunPlan:
         weather,
         storm_of(weather),
         keepalive_ms=random.choice((1500.0, 5000.0, 22_500.0)),
-        healed_ms=LOAD_MS + 3000.0,
+        healed_ms=HEALED_MS,
         most_calls=MOST_CALLS,
     )
 

@@ -120,7 +120,8 @@ class VirtualCoordinator(Process):
         self.round(WishesRestored(journal.node_wishes()))
         self.round(TasksRestored(journal.open_tasks(), journal.ended_ids(100_000)))
         if language is not None:
-            self.language = language.serve(
+            self.language = VirtualLanguage(
+                language,
                 epoch=epoch,
                 now_ms=lambda: self.now_ms,
                 later=self.later,

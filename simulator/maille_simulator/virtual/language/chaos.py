@@ -5,6 +5,7 @@ from random import Random
 from maille_coordinator.language.state import LanguageLimits
 from maille_coordinator.placement.values import STAGE_OVERHEAD_BYTES
 from maille_simulator.virtual.chaos import (
+    HEALED_MS,
     LOAD_MS,
     MODELS,
     random_weather,
@@ -21,7 +22,6 @@ NODES = 6
 GENERATIONS = 9
 CALM_GENERATIONS = 3
 TASKS = 20
-HEALED_MS = LOAD_MS + 3000.0
 WIDE = 8192
 """Values of one position: more than one position takes several publishes."""
 

@@ -1,13 +1,8 @@
 """What outlives the processes of a run with a language model: journal, disks, readers; the checks."""
 
-from collections.abc import Callable
-
-from maille_protocol import Message
-from maille_protocol.topics import Topic
 from maille_simulator.virtual.language.journal import SessionJournal
 from maille_simulator.virtual.language.plan import LanguagePlan
 from maille_simulator.virtual.language.readers import Desk, Readers
-from maille_simulator.virtual.language.service import VirtualLanguage
 from maille_simulator.virtual.schedule import Schedule
 from maille_simulator.virtual.violation import Violation
 
@@ -33,27 +28,6 @@ class LanguageRun:
     def disk(self, node: str) -> set[bytes]:
         """What lies on a machine's disk."""
         return self._disks.setdefault(node, set())
-
-    def serve(
-        self,
-        *,
-        epoch: int,
-        now_ms: Callable[[], float],
-        later: Callable[[float, Callable[[], None]], None],
-        send: Callable[[Topic, str, Message], None],
-        dies: Callable[[str], bool],
-    ) -> VirtualLanguage:
-        """The language part of a coordinator that starts; arguments as of `VirtualLanguage`."""
-        return VirtualLanguage(
-            self.plan,
-            self.journal,
-            self.readers,
-            epoch=epoch,
-            now_ms=now_ms,
-            later=later,
-            send=send,
-            dies=dies,
-        )
 
     def check_ends(self) -> None:
         """Violation if a generation did not come to an end."""

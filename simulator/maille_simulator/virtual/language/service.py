@@ -11,9 +11,7 @@ from maille_coordinator.language.node_watch import NodeWatch
 from maille_coordinator.language.records import SessionStart
 from maille_protocol import Message
 from maille_protocol.topics import Topic
-from maille_simulator.virtual.language.journal import SessionJournal
-from maille_simulator.virtual.language.plan import LanguagePlan
-from maille_simulator.virtual.language.readers import Readers
+from maille_simulator.virtual.language.run import LanguageRun
 from maille_simulator.virtual.violation import Violation
 
 
@@ -21,9 +19,7 @@ class VirtualLanguage:
     """What the real `LanguageService` is, for one process of the coordinator.
 
     Args:
-        plan: the model, limits and times.
-        journal: what an earlier process has left.
-        readers: who reads the answers.
+        run: the model, limits and times; what an earlier process has left; who reads.
         epoch: of this process.
         now_ms: its clock.
         later: calls something after so many ms, if the process lives then.
@@ -33,9 +29,7 @@ class VirtualLanguage:
 
     def __init__(
         self,
-        plan: LanguagePlan,
-        journal: SessionJournal,
-        readers: Readers,
+        run: LanguageRun,
         *,
         epoch: int,
         now_ms: Callable[[], float],
@@ -43,9 +37,9 @@ class VirtualLanguage:
         send: Callable[[Topic, str, Message], None],
         dies: Callable[[str], bool],
     ) -> None:
-        self._plan = plan
-        self._journal = journal
-        self._readers = readers
+        self._plan = run.plan
+        self._journal = run.journal
+        self._readers = run.readers
         self._now_ms = now_ms
         self._later = later
         self._send = send
@@ -53,15 +47,16 @@ class VirtualLanguage:
         self._dead = False
         self._watch = NodeWatch()
         self._wake = 0
-        self._counts: dict[str, int] = {}
-        self.core = LanguageCore(epoch=epoch, limits=plan.limits)
+        self.core = LanguageCore(epoch=epoch, limits=run.plan.limits)
         self.was_read = False
         """Whether the model's file has been read: nobody can ask before."""
-        for name, kept in journal.sessions.items():
-            if kept.end is None:
-                self._counts[name] = len(kept.tokens)
-        self.take(journal.restored())
-        later(plan.read_ms, self._read)
+        self._counts = {
+            name: len(kept.tokens)
+            for name, kept in run.journal.sessions.items()
+            if kept.end is None
+        }
+        self.take(run.journal.restored())
+        later(run.plan.read_ms, self._read)
 
     def _read(self) -> None:
         self.was_read = True
