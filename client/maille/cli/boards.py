@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from maille.board_views import Board, BoardModel, Reading, Sense
 from maille.cli import output
+from maille.cli.arguments import BoardArgument, ModelArgument, VersionOption
 from maille.cli.common import (
     JsonOption,
     KeyFileOption,
@@ -26,9 +27,6 @@ from maille.mesh import Mesh
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _STYLES = {"ready": "green", "running": "green", "failed": "red"}
 
-ModelArgument = Annotated[
-    str, typer.Argument(help="The model's name.", autocompletion=complete_model)
-]
 OnOption = Annotated[
     str,
     typer.Option(
@@ -37,9 +35,6 @@ OnOption = Annotated[
         help="The board, as `maille nodes` shows it.",
         autocompletion=complete_node,
     ),
-]
-VersionOption = Annotated[
-    int, typer.Option("--version", help="A version; else the newest.", show_default=False)
 ]
 WaitOption = Annotated[bool, typer.Option(help="Wait until it is done.")]
 
@@ -342,10 +337,7 @@ def list_boards(
 @friendly
 def show_board(
     context: typer.Context,
-    node: Annotated[
-        str,
-        typer.Argument(help="The board, as `maille nodes` shows it.", autocompletion=complete_node),
-    ],
+    node: BoardArgument,
     *,
     url: UrlOption = None,
     mesh: MeshOption = None,
@@ -364,10 +356,7 @@ def show_board(
 @friendly
 def calibrate(
     context: typer.Context,
-    node: Annotated[
-        str,
-        typer.Argument(help="The board, as `maille nodes` shows it.", autocompletion=complete_node),
-    ],
+    node: BoardArgument,
     *,
     wait: WaitOption = True,
     url: UrlOption = None,

@@ -11,6 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maille.cli import output
+from maille.cli.reports import write_file
 
 if TYPE_CHECKING:
     from maille_simulator.virtual.campaign import ChunkResult, SeedFailure
@@ -79,7 +80,6 @@ def run_chaos(
         failure = min(found.failures, key=lambda one: one.seed)
         smallest = describe(Shrinker(failure.promise).shrink(plan_of(failure.seed)))
     if junit is not None:
-        from maille.cli.simulate import write_file
         from maille_simulator.report.junit import chaos_junit_xml
 
         write_file(junit, chaos_junit_xml(first, found.seeds, found.failures, smallest, took_s))

@@ -105,11 +105,16 @@ def state_of(context: typer.Context) -> State:
     return found if isinstance(found, State) else State()
 
 
+def on_command_line(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was typed: not left out, nor taken from the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def find_key(context: typer.Context, key_file: Path | None) -> str | None:
     """The key: from --key-file, else MAILLE_KEY, else MAILLE_KEY_FILE, else the settings file."""
-    source = context.get_parameter_source("key_file")
     given = os.environ.get("MAILLE_KEY")
-    if key_file is not None and (source is not None and source.name == "COMMANDLINE"):
+    if key_file is not None and on_command_line(context, "key_file"):
         return read_key_file(key_file)
     if given:
         return check_key(given)

@@ -23,6 +23,7 @@ from maille.cli.common import (
     find_key,
     friendly,
     may_ask,
+    on_command_line,
 )
 from maille.cli.parts import broker_login
 from maille.errors import SettingsError
@@ -181,8 +182,7 @@ def flash(
 def _refuse_foreign(context: typer.Context, board: BoardKind) -> None:
     """Nobody shall believe that an option which means nothing here was heeded."""
     for name in _MICROPYTHON_ONLY:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if on_command_line(context, name):
             flag = "id" if name == "node" else name
             raise SettingsError(
                 f"--{flag} is for boards with MicroPython; the {board.title} joins through a gateway "
@@ -245,10 +245,7 @@ def _tell(
             }
         )
     elif node is None:
-        show.say(
-            f"[green]The {board.title} is written.[/] On the computer that it hangs on, it joins "
-            "with\n  maille gateway"
-        )
+        show.written(board)
     elif took_s is not None:
         show.say(f"[green]{node} has joined[/] after {took_s:.1f} s. See it with `maille nodes`.")
 
@@ -285,10 +282,7 @@ def _flash_arduino(
             }
         )
         return
-    show.say(
-        f"[green]The {board.title} is written.[/] On the computer that it hangs on, it joins with\n"
-        "  maille gateway"
-    )
+    show.written(board)
     if firmware.model is not None:
         show.say("and the mesh knows its model after")
         show.command(f"maille models add {shlex.quote(str(firmware.model))}")
@@ -369,6 +363,13 @@ class Shown:
         """One line about what happens."""
         if not self._quiet:
             self._console.print(text)
+
+    def written(self, board: BoardKind) -> None:
+        """A board that has no network is ready."""
+        self.say(
+            f"[green]The {board.title} is written.[/] On the computer that it hangs on, it joins "
+            "with\n  maille gateway"
+        )
 
     def command(self, text: str) -> None:
         """A command to be copied: never broken."""

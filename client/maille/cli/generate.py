@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from maille.cli import output
+from maille.cli.arguments import LanguageModelArgument
 from maille.cli.common import (
     JsonOption,
     KeyFileOption,
@@ -17,7 +18,6 @@ from maille.cli.common import (
     connected,
     friendly,
 )
-from maille.cli.completion import complete_model
 from maille.cli.language_output import Pace
 from maille.errors import MailleError
 from maille.language import GenerateOptions
@@ -89,12 +89,7 @@ def write_out(pieces: Iterator[Piece], pace: Pace) -> tuple[str, Piece | None]:
 @friendly
 def generate(
     context: typer.Context,
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A language model; name:2 for a version.", autocompletion=complete_model
-        ),
-    ],
+    model: LanguageModelArgument,
     *,
     prompt: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from maille.cli import output
+from maille.cli.arguments import ModelArgument, VersionOption
 from maille.cli.common import (
     JsonOption,
     KeyFileOption,
@@ -16,7 +17,6 @@ from maille.cli.common import (
     connected,
     friendly,
 )
-from maille.cli.completion import complete_model
 from maille.cli.convert import convert
 from maille.cli.language_output import (
     print_language_model,
@@ -159,9 +159,9 @@ def list_models(
 @friendly
 def show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete_model)],
+    name: ModelArgument,
     *,
-    version: int = typer.Option(0, help="A version; else the newest.", show_default=False),
+    version: VersionOption = 0,
     url: UrlOption = None,
     mesh: MeshOption = None,
     key_file: KeyFileOption = None,
@@ -183,7 +183,7 @@ def show(
 @friendly
 def remove(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete_model)],
+    name: ModelArgument,
     *,
     version: int = typer.Option(0, help="A version; else all of them.", show_default=False),
     url: UrlOption = None,

@@ -13,6 +13,7 @@ import typer
 
 from maille import keys
 from maille.cli import output
+from maille.cli.arguments import NodeArgument
 from maille.cli.common import (
     JsonOption,
     KeyFileOption,
@@ -24,7 +25,6 @@ from maille.cli.common import (
     friendly,
     may_ask,
 )
-from maille.cli.completion import complete_node
 from maille.errors import MailleError, SettingsError, Unauthorized
 from maille.locate import DEFAULT_MESH, Place, locate, runtime_directory
 from maille_broker import Endpoint, parse_url, start_broker
@@ -358,7 +358,7 @@ def find_place(url: str | None, key: str | None, mesh: str | None) -> Place:
 @friendly
 def drain(
     context: typer.Context,
-    node: Annotated[str, typer.Argument(help="The node's id.", autocompletion=complete_node)],
+    node: NodeArgument,
     *,
     url: UrlOption = None,
     mesh: MeshOption = None,
@@ -375,7 +375,7 @@ def drain(
 @friendly
 def resume(
     context: typer.Context,
-    node: Annotated[str, typer.Argument(help="The node's id.", autocompletion=complete_node)],
+    node: NodeArgument,
     *,
     url: UrlOption = None,
     mesh: MeshOption = None,
@@ -392,7 +392,7 @@ def resume(
 @friendly
 def forget(
     context: typer.Context,
-    node: Annotated[str, typer.Argument(help="The node's id.", autocompletion=complete_node)],
+    node: NodeArgument,
     *,
     url: UrlOption = None,
     mesh: MeshOption = None,

@@ -6,6 +6,7 @@ import typer
 from rich.markup import escape
 
 from maille.cli import output
+from maille.cli.arguments import LanguageModelArgument
 from maille.cli.common import (
     JsonOption,
     KeyFileOption,
@@ -14,19 +15,13 @@ from maille.cli.common import (
     connected,
     friendly,
 )
-from maille.cli.completion import complete_model
 from maille.cli.language_output import places
 
 
 @friendly
 def plan(
     context: typer.Context,
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A language model; name:2 for a version.", autocompletion=complete_model
-        ),
-    ],
+    model: LanguageModelArgument,
     *,
     explain: Annotated[
         bool, typer.Option("--explain", help="With what each left-out node would have cost.")

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from maille.cli import output
+from maille.cli.arguments import ModelArgument, VersionOption
 from maille.cli.common import (
     JsonOption,
     KeyFileOption,
@@ -18,7 +19,7 @@ from maille.cli.common import (
     connected,
     friendly,
 )
-from maille.cli.completion import complete_model, complete_node
+from maille.cli.completion import complete_node
 from maille.cli.data import Writer, read_inputs, read_rows, save_outputs
 from maille.errors import MailleError
 from maille.mesh import Mesh
@@ -26,12 +27,6 @@ from maille.views import Answer
 
 WAIT_BEFORE_SAYING_S = 3.0
 
-ModelArgument = Annotated[
-    str, typer.Argument(help="The model's name.", autocompletion=complete_model)
-]
-VersionOption = Annotated[
-    int, typer.Option("--version", help="A version; else the newest.", show_default=False)
-]
 DeadlineOption = Annotated[
     float | None, typer.Option("--deadline", help="Seconds that a task may take.")
 ]

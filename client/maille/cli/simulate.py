@@ -1,6 +1,5 @@
 """`maille simulate`: whole meshes without hardware, in real or in virtual time."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from rich.table import Table
 
 from maille.cli import output
 from maille.cli.chaos import run_chaos
-from maille.cli.common import JsonOption, friendly
+from maille.cli.common import JsonOption, friendly, on_command_line
+from maille.cli.reports import check_writable, write_file
 from maille.errors import MailleError, SettingsError
 from maille_node.firmware.targets import TARGETS
 
@@ -124,7 +124,7 @@ def simulate(
         raise SettingsError("--twin compares a real run with its twin: leave --virtual out")
     for path in (report, junit):
         if path is not None:
-            _check_writable(path)
+            check_writable(path)
     try:
         with _ended_in_order():
             if boards:
@@ -145,8 +145,7 @@ def _refuse_foreign(context: typer.Context, what: str) -> None:
     """Nobody shall believe that an option which means nothing here was heeded."""
     known, where = _WHERE[what]
     for name in context.params:
-        source = context.get_parameter_source(name)
-        if name in {"scenarios", *known} or source is None or source.name != "COMMANDLINE":
+        if name in {"scenarios", *known} or not on_command_line(context, name):
             continue
         flag = name.removeprefix("as_")
         fitting = [text for options, text in _WHERE.values() if name in options]
@@ -284,20 +283,3 @@ def _print(record: "RunRecord") -> None:
     for check in record.checks():
         table.add_row(check.name, check.wanted, check.found, "held" if check.held else "FAILED")
     output.stdout().print(table)
-
-
-def _check_writable(path: Path) -> None:
-    folder = path.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise SettingsError(f"{path} cannot be written: make the folder {folder} first")
-
-
-def write_file(path: Path, text: str) -> None:
-    """Write a report; MailleError with the next step where that fails."""
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise MailleError(
-            f"{path} cannot be written ({error.strerror}): free some space, or name another file; "
-            "the figures are printed all the same with --json"
-        ) from error
